@@ -1,0 +1,7 @@
+//! The vocabulary shared by all rooms: dtypes, the closed set of operations, KV groups, the device.
+
+mod dtype;
+mod op;
+
+pub use dtype::DType;
+pub use op::{Activation, AttentionSpec, Op, RopeSpec};
