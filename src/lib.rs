@@ -3,6 +3,9 @@
 pub mod backend;
 pub mod engine;
 pub mod error;
+pub mod executor;
+pub mod network;
+pub mod sampling;
 pub mod types;
 
 pub use error::{Error, Result, Status};

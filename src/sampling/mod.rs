@@ -1,0 +1,5 @@
+//! From logits to tokens: parameters, logits processors, the sampler, stop words.
+
+mod params;
+
+pub use params::{LogitBias, SamplingParams};
