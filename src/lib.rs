@@ -5,6 +5,7 @@ pub mod engine;
 pub mod error;
 pub mod executor;
 pub mod network;
+pub mod runtime;
 pub mod sampling;
 pub mod types;
 
