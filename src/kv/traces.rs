@@ -126,7 +126,7 @@ impl Model {
     fn start(&mut self, prompt: Vec<u32>, key: PrefixKey, reuse: bool) {
         let sequence = self.manager.start(&prompt, &key, reuse).unwrap();
         let cached = self.manager.len(&sequence);
-        assert!(cached < prompt.len() && cached % self.config.block_tokens == 0);
+        assert!(cached < prompt.len() && cached.is_multiple_of(self.config.block_tokens));
         assert!(cached == 0 || reuse && self.config.prefix_reuse);
         let tokens = prompt[..cached].to_vec();
         self.live.push(Live { sequence, key, reuse, prompt, tokens });
@@ -158,7 +158,7 @@ impl Model {
         let kept = self.manager.truncate(sequence, drop);
         let wanted = tokens.len().saturating_sub(drop);
         assert!(kept <= wanted && self.manager.reserved(sequence) == 0);
-        assert!(kept == wanted || kept % self.config.block_tokens == 0);
+        assert!(kept == wanted || kept.is_multiple_of(self.config.block_tokens));
         tokens.truncate(kept);
     }
 

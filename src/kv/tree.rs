@@ -15,6 +15,7 @@ pub(super) struct Tree<S> {
     /// First node of each chain of equal hashes.
     pub(super) heads: HashMap<u64, u32>,
     pub(super) roots: HashMap<PrefixKey, u32>,
+    capacity: usize,
     block_tokens: usize,
     groups: usize,
     hasher: S,
@@ -44,16 +45,17 @@ pub(super) enum Kind {
 }
 
 impl<S: BuildHasher> Tree<S> {
-    /// An empty tree with room for `capacity` nodes.
+    /// An empty tree with room for `capacity` nodes below its roots.
     pub(super) fn new(block_tokens: usize, groups: usize, capacity: usize, hasher: S) -> Self {
         Tree {
-            nodes: Vec::with_capacity(capacity),
-            vacant: Vec::with_capacity(capacity),
-            tokens: Vec::with_capacity(capacity * block_tokens),
-            blocks: Vec::with_capacity(capacity * groups),
+            nodes: Vec::new(),
+            vacant: Vec::new(),
+            tokens: Vec::new(),
+            blocks: Vec::new(),
             // A map that is at most half full cleans up after removals in place.
             heads: HashMap::with_capacity(2 * capacity),
             roots: HashMap::new(),
+            capacity,
             block_tokens,
             groups,
             hasher,
@@ -67,7 +69,17 @@ impl<S: BuildHasher> Tree<S> {
         }
         let root = self.occupy(Node { kind: Kind::Root(key.clone()), ..Node::default() });
         self.roots.insert(key.clone(), root);
+        self.reserve(self.capacity + self.roots.len());
         root
+    }
+
+    /// Allocates for `nodes` nodes, now that a sequence starts, so that none of its commits has to.
+    fn reserve(&mut self, nodes: usize) {
+        let more = nodes.saturating_sub(self.nodes.len());
+        self.nodes.reserve(more);
+        self.tokens.reserve(more * self.block_tokens);
+        self.blocks.reserve(more * self.groups);
+        self.vacant.reserve(nodes.saturating_sub(self.vacant.len()));
     }
 
     /// The child of `parent` that holds exactly `tokens`. The hash only narrows the search.
