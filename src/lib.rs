@@ -41,12 +41,24 @@
 //! - The scheduler and the block manager are pure functions over plain state: no device, no clock, no thread.
 
 pub mod backend;
+#[cfg(feature = "compiler")]
+pub mod builder;
+pub mod capi;
+#[cfg(feature = "compiler")]
+pub mod checkpoint;
 pub mod engine;
 pub mod error;
 pub mod executor;
+pub mod kv;
+#[cfg(feature = "compiler")]
+pub mod models;
+#[cfg(feature = "compiler")]
 pub mod network;
+#[cfg(feature = "compiler")]
+pub mod passes;
 pub mod runtime;
 pub mod sampling;
+pub mod text;
 pub mod types;
 
 pub use error::{Error, Result, Status};
