@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod engine;
 pub mod error;
+pub mod text;
 pub mod types;
 
 pub use error::{Error, Result, Status};
