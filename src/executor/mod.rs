@@ -6,4 +6,4 @@ mod response;
 
 pub use config::ExecutorConfig;
 pub use request::{Input, Request, RequestId};
-pub use response::{FinishReason, RequestStats, Response, TokenInfo, TokenLogprob};
+pub use response::{FinishReason, RequestStats, Response};

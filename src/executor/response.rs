@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::executor::request::RequestId;
+use crate::sampling::TokenInfo;
 
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,21 +19,6 @@ pub enum FinishReason {
     TimeLimit,
     /// The request failed; `Response::error` says why.
     Error,
-}
-
-/// A token and its log-probability (natural logarithm, before temperature and filters).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TokenLogprob {
-    pub token: u32,
-    pub logprob: f32,
-}
-
-/// Log-probabilities that belong to one generated token.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenInfo {
-    pub chosen: TokenLogprob,
-    /// The most likely tokens, most likely first.
-    pub top: Vec<TokenLogprob>,
 }
 
 /// Times and counts of one request.
