@@ -4,6 +4,7 @@ pub mod backend;
 pub mod engine;
 pub mod error;
 pub mod executor;
+pub mod kv;
 pub mod network;
 pub mod runtime;
 pub mod sampling;
