@@ -8,6 +8,7 @@ pub mod kv;
 pub mod network;
 pub mod runtime;
 pub mod sampling;
+pub mod text;
 pub mod types;
 
 pub use error::{Error, Result, Status};
