@@ -1,7 +1,7 @@
 //! What runs plan steps: a [`Device`] allocates memory and prepares a [`Kernel`] for each step; launching all kernels
 //! in order is one forward pass. Backends see plan steps and addresses, never models.
 
-use crate::engine::Plan;
+use crate::engine::{Limits, Plan};
 use crate::error::Result;
 
 /// A piece of device memory. The address has meaning to its device alone.
@@ -80,6 +80,18 @@ pub trait Device: Send {
     fn name(&self) -> String;
     /// Zeroed memory; `what` names it in an error.
     fn allocate(&self, bytes: usize, what: &str) -> Result<Box<dyn Buffer>>;
+    /// Makes host bytes addressable by the device: in place where it reads host memory, else by a copy.
+    ///
+    /// # Safety
+    /// `bytes` outlive the returned buffer.
+    unsafe fn bind(&self, bytes: &[u8], what: &str) -> Result<Box<dyn Buffer>>;
+    /// The first `count` f32 of a region as host memory: in place where the host can read it, else copied to `staging`.
+    ///
+    /// # Safety
+    /// The region is alive and holds `count` initialised f32; nothing writes it while the result is borrowed.
+    unsafe fn read<'a>(&self, region: Region, count: usize, staging: &'a mut Vec<f32>) -> Result<&'a [f32]>;
+    /// Bytes that [`Device::prepare`] will allocate for all steps of a plan beyond the bindings.
+    fn scratch_bytes(&self, plan: &Plan, limits: &Limits) -> usize;
     /// Prepares step `step` of a validated plan.
-    fn prepare(&self, plan: &Plan, step: usize, bindings: &Bindings) -> Result<Box<dyn Kernel>>;
+    fn prepare(&self, plan: &Plan, step: usize, bindings: &Bindings, limits: &Limits) -> Result<Box<dyn Kernel>>;
 }

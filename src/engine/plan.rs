@@ -201,13 +201,13 @@ impl Plan {
     }
 }
 
-/// The largest step a session is prepared for.
+/// The largest step a session is prepared for, and its KV pools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub tokens: usize,
     pub logit_rows: usize,
     /// Requests (rows) in one step.
     pub rows: usize,
-    /// Blocks of each KV group's pool, by group.
+    /// Blocks of each KV group's pool.
     pub kv_blocks: usize,
 }
