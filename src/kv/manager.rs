@@ -92,8 +92,12 @@ impl<S: BuildHasher> KvManager<S> {
 
     /// Ends a sequence. Its full blocks stay cached for others, or for itself after a preemption.
     pub fn release(&mut self, sequence: Sequence) {
-        self.sequences[sequence.0 as usize].detach(&mut self.cache);
-        self.idle.push(sequence.0);
+        self.end(sequence, false);
+    }
+
+    /// Ends a sequence whose content is not to be trusted: its blocks are forgotten but for those that others need.
+    pub fn discard(&mut self, sequence: Sequence) {
+        self.end(sequence, true);
     }
 
     /// The block table of `group`: it covers `len` and all reserved tokens; entries that left the window are any id.
@@ -162,6 +166,11 @@ impl<S: BuildHasher> KvManager<S> {
     /// `Internal` names what is broken.
     pub fn verify(&self) -> Result<()> {
         verify::verify(&self.cache, &self.sequences)
+    }
+
+    fn end(&mut self, sequence: Sequence, forget: bool) {
+        self.sequences[sequence.0 as usize].detach(&mut self.cache, forget);
+        self.idle.push(sequence.0);
     }
 
     fn idle_slot(&mut self) -> u32 {

@@ -221,9 +221,9 @@ impl State {
         }
     }
 
-    /// Ends the sequence; its indexed blocks stay cached.
-    pub(super) fn detach<S: BuildHasher>(&mut self, cache: &mut Cache<S>) {
-        self.drop_blocks(cache, 0, false);
+    /// Ends the sequence; its indexed blocks stay cached, or leave the index with `forget`.
+    pub(super) fn detach<S: BuildHasher>(&mut self, cache: &mut Cache<S>, forget: bool) {
+        self.drop_blocks(cache, 0, forget);
         if self.reuses() {
             self.leave(cache, false);
         }

@@ -1,0 +1,299 @@
+//! An executor: serves many requests on one engine at once. Submit, then await the responses (or give the request a callback).
+
+use std::ffi::c_char;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::argument::{self, MAX_TEXT_BYTES, array, flag, name, output, string};
+use super::callback::{during_callback, refuse_during_callback};
+use super::engine::trtllm_engine;
+use super::handle::{self, Handle};
+use super::panic::boundary;
+use super::request::{Callback, trtllm_request};
+use super::response::{deliver, trtllm_response};
+use super::sampling::trtllm_sampling;
+use super::sized::{self, Config, Growing};
+use super::status::trtllm_status;
+use crate::error::{Error, Result};
+use crate::executor::{Executor, ExecutorConfig, Input, Request, RequestId, Response};
+
+/// Stands for any request in `trtllm_executor_await`.
+pub const TRTLLM_ANY_REQUEST: u64 = 0;
+/// A timeout that never ends.
+pub const TRTLLM_WAIT_FOREVER: i64 = -1;
+
+/// An executor (handle).
+pub struct trtllm_executor {
+    _private: (),
+}
+
+impl Handle for trtllm_executor {
+    type Object = Serving;
+    const KIND: u8 = 5;
+    const NAME: &'static str = "trtllm_executor";
+}
+
+/// Limits and resources of an executor. Start from `TRTLLM_EXECUTOR_CONFIG_INIT`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct trtllm_executor_config {
+    /// Set by `TRTLLM_EXECUTOR_CONFIG_INIT`.
+    pub struct_size: usize,
+    /// Hard limit in bytes on weights (mapped or not), workspace and cache together; 0: none, which is the default.
+    pub memory_budget: u64,
+    /// Tokens that the KV cache holds; 0: what the budget leaves, or room for `max_batch_size` sequences without a budget.
+    /// Default 0.
+    pub kv_tokens: u64,
+    /// Instruction set: `portable`, `avx2`, `avx512` or `avx512bf16`; NULL: the best of this machine, which is the default.
+    pub isa: *const c_char,
+    /// Sequences that run at once. Default 16.
+    pub max_batch_size: u32,
+    /// Tokens in one step, of all sequences together. Default 512.
+    pub max_batch_tokens: u32,
+    /// Most tokens of a request, prompt and output together; 0: the engine's, which is the default.
+    pub max_sequence_tokens: u32,
+    /// Requests that wait; one more is refused with `TRTLLM_STATUS_QUEUE_FULL`. Default 1024.
+    pub max_queue: u32,
+    /// Responses kept for a request before their texts are joined for a slow consumer. Default 64.
+    pub max_pending_responses: u32,
+    /// CPU threads; 0: one for each available core, which is the default.
+    pub threads: u32,
+    /// 1: cached blocks of equal prefixes are used again. Default 1.
+    pub prefix_reuse: i32,
+    /// Must be 0.
+    pub reserved: i32,
+}
+
+// SAFETY: four words and eight half words; every bit pattern is valid.
+unsafe impl Growing for trtllm_executor_config {
+    const OLDEST_SIZE: usize = 64;
+}
+// SAFETY: begins with its size.
+unsafe impl Config for trtllm_executor_config {}
+
+const _: () = assert!(size_of::<trtllm_executor_config>() == 64);
+
+impl Default for trtllm_executor_config {
+    fn default() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            memory_budget: 0,
+            kv_tokens: 0,
+            isa: ptr::null(),
+            max_batch_size: 16,
+            max_batch_tokens: 512,
+            max_sequence_tokens: 0,
+            max_queue: 1024,
+            max_pending_responses: 64,
+            threads: 0,
+            prefix_reuse: 1,
+            reserved: 0,
+        }
+    }
+}
+
+/// Counts of an executor since its creation, and what it does now.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct trtllm_executor_stats {
+    /// Steps that ran.
+    pub steps: u64,
+    /// Requests accepted.
+    pub submitted: u64,
+    /// Requests ended, in whatever way.
+    pub finished: u64,
+    /// Of these: cancelled.
+    pub cancelled: u64,
+    /// Of these: failed, or past their time limit.
+    pub failed: u64,
+    /// Requests that wait now.
+    pub waiting: u64,
+    /// Sequences that run now.
+    pub running: u64,
+    pub prompt_tokens: u64,
+    /// Prompt tokens whose cache blocks were reused.
+    pub cached_tokens: u64,
+    pub generated_tokens: u64,
+    /// How often a sequence had to give up its cache blocks.
+    pub preemptions: u64,
+    /// Blocks of the KV cache.
+    pub kv_blocks: u64,
+    /// Of these: free now.
+    pub kv_blocks_free: u64,
+    /// Bytes of weights, workspace and cache.
+    pub memory_bytes: u64,
+}
+
+// SAFETY: fourteen u64.
+unsafe impl Growing for trtllm_executor_stats {
+    const OLDEST_SIZE: usize = 112;
+}
+
+const _: () = assert!(size_of::<trtllm_executor_stats>() == 112);
+
+/// Writes the defaults of `TRTLLM_EXECUTOR_CONFIG_INIT` into `config`, for languages without macros.
+///
+/// `struct_size`: the size of the caller's `trtllm_executor_config`.
+/// Ownership: borrows `config`. Thread safety: safe.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_config_init(
+    struct_size: usize,
+    config: *mut trtllm_executor_config,
+) -> trtllm_status {
+    // SAFETY: as the C contract says.
+    boundary("trtllm_executor_config_init", || unsafe { sized::init(config, struct_size, "config") })
+}
+
+/// Creates an executor and starts its threads; NULL for `config` means the defaults.
+///
+/// All memory is reserved here: a budget that does not suffice fails with `TRTLLM_STATUS_BUDGET_EXCEEDED`, and the message
+/// has the figure that would. Ownership: borrows its arguments; returns an owned handle, which keeps the engine alive.
+/// Thread safety: safe.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_create(
+    engine: *const trtllm_engine,
+    config: *const trtllm_executor_config,
+    executor: *mut *mut trtllm_executor,
+) -> trtllm_status {
+    boundary("trtllm_executor_create", || {
+        todo
+    })
+}
+
+/// Shuts an executor down and destroys it; NULL is fine. Unfinished requests end as in `trtllm_executor_shutdown`; responses
+/// that nobody has taken are lost.
+///
+/// Waits for running callbacks: inside one it fails with `TRTLLM_STATUS_WOULD_DEADLOCK`, and the handle stays valid.
+/// Ownership: takes `executor`. Thread safety: safe; calls that wait in other threads return
+/// `TRTLLM_STATUS_SHUTTING_DOWN`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_destroy(executor: *mut trtllm_executor) -> trtllm_status {
+    todo
+}
+
+/// Accepts no more requests, cancels what waits or runs, delivers the final responses and stops the threads. Responses can
+/// still be awaited afterwards. A second call does nothing.
+///
+/// Waits for running callbacks: inside one it fails with `TRTLLM_STATUS_WOULD_DEADLOCK`. Thread safety: safe.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_shutdown(executor: *mut trtllm_executor) -> trtllm_status {
+    todo
+}
+
+/// Submits a request. `request_id` names it in every response; it is never 0 and never used again.
+///
+/// A request that can never be served is refused here: with impossible sampling parameters, tokens outside the vocabulary
+/// (`TRTLLM_STATUS_INVALID_ARGUMENT`), or too many of them (`TRTLLM_STATUS_REQUEST_TOO_LARGE`). An accepted one ends
+/// in exactly one response with `last` 1, also when it is cancelled or fails. With a callback the first response may come
+/// before this call returns. Ownership: copies `request`. Thread safety: safe, also inside a callback.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_submit(
+    executor: *mut trtllm_executor,
+    request: *const trtllm_request,
+    request_id: *mut u64,
+) -> trtllm_status {
+    todo
+}
+
+/// Submits a prompt without a request object: a streaming request for `text`, which ends with a NUL (at most 16 MiB).
+/// NULL for `sampling` means the engine's defaults.
+///
+/// As `trtllm_executor_submit`. Ownership: copies its arguments. Thread safety: safe, also inside a callback.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_submit_text(
+    executor: *mut trtllm_executor,
+    text: *const c_char,
+    sampling: *const trtllm_sampling,
+    request_id: *mut u64,
+) -> trtllm_status {
+    todo
+}
+
+/// Asks to end a request early. Its final response says whether it was cancelled or had ended before. A request that has
+/// ended or never existed is no error.
+///
+/// Thread safety: safe, also inside a callback.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_cancel(executor: *mut trtllm_executor, request_id: u64) -> trtllm_status {
+    todo
+}
+
+/// Waits for the next response of a request, or of any with `TRTLLM_ANY_REQUEST`.
+///
+/// `timeout_ms`: most milliseconds to wait; 0 only looks, `TRTLLM_WAIT_FOREVER` waits until there is one.
+/// Fails with `TRTLLM_STATUS_TIMEOUT` when none came, `TRTLLM_STATUS_NOT_FOUND` when the request has ended and all its
+/// responses were taken, never existed or has a callback, `TRTLLM_STATUS_SHUTTING_DOWN` when the executor was shut down
+/// and nothing is left. Ownership: returns an owned handle; destroy it with `trtllm_response_destroy`.
+/// Thread safety: safe; several threads may wait, each response goes to one of them.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_await(
+    executor: *mut trtllm_executor,
+    request_id: u64,
+    timeout_ms: i64,
+    response: *mut *mut trtllm_response,
+) -> trtllm_status {
+    todo
+}
+
+/// Waits as `trtllm_executor_await`, then takes all responses that are there, up to `capacity` (at least 1), in one call.
+///
+/// Ownership: writes `count` owned handles into `responses`; destroy each with `trtllm_response_destroy`.
+/// Thread safety: safe; several threads may wait, each response goes to one of them.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_await_many(
+    executor: *mut trtllm_executor,
+    request_id: u64,
+    timeout_ms: i64,
+    capacity: usize,
+    responses: *mut *mut trtllm_response,
+    count: *mut usize,
+) -> trtllm_status {
+    todo
+}
+
+/// OK while the executor serves; otherwise the status and message of what stopped it.
+///
+/// Thread safety: safe, also inside a callback.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_check_health(executor: *const trtllm_executor) -> trtllm_status {
+    todo
+}
+
+/// Fills `stats` with the executor's counts.
+///
+/// `stats_size`: the size of the caller's `trtllm_executor_stats`.
+/// Ownership: borrows `stats`. Thread safety: safe, also inside a callback.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_get_stats(
+    executor: *const trtllm_executor,
+    stats_size: usize,
+    stats: *mut trtllm_executor_stats,
+) -> trtllm_status {
+    todo
+}
+
+/// The same counts, and more that may change between versions, as a JSON object.
+///
+/// Ownership: copies into `buffer`, see "Results of unknown size" in trtllm.h. The counts may grow between a size query
+/// and the next call: give some room. Thread safety: safe, also inside a callback.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_stats_json(
+    executor: *const trtllm_executor,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+) -> trtllm_status {
+    todo
+}
