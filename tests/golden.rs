@@ -58,3 +58,34 @@ fn every_pass_keeps_the_logits() {
         }
     }
 }
+
+#[test]
+fn the_bundled_model_matches_transformers() {
+    let golden = expected("golden/tiny/expected.safetensors");
+    let prompt = tokens(&golden["tokens"]);
+    let engine = engine("models/tiny", Precision::F32, &[]);
+    let computed = logits(&mut session(&engine, prompt.len(), 2, None), &prompt, &[prompt.len()]);
+    let difference = largest_difference(&computed, &golden["logits"]);
+    println!("tiny: max |dlogit| {difference:.2e}");
+    assert!(difference <= TOLERANCE, "{difference:.2e}");
+}
+
+#[test]
+fn greedy_text_of_the_bundled_model_matches_transformers() {
+    let golden = expected("golden/tiny/expected.safetensors");
+    let engine = engine("models/tiny", Precision::F32, &[]);
+    for index in 0..2 {
+        let mut sequence = tokens(&golden[&format!("prompt_{index}")]);
+        let wanted = tokens(&golden[&format!("greedy_{index}")]);
+        let start = sequence.len();
+        let mut session = session(&engine, start + wanted.len(), 2, None);
+        let vocabulary = engine.plan().model.vocab_size;
+        while sequence.len() < start + wanted.len() {
+            let rows = logits(&mut session, &sequence, &[sequence.len()]);
+            let last = &rows[rows.len() - vocabulary..];
+            let best = (0..vocabulary).max_by(|a, b| last[*a].total_cmp(&last[*b])).expect("a vocabulary");
+            sequence.push(best as u32);
+        }
+        assert_eq!(sequence[start..], wanted, "prompt {index}");
+    }
+}
