@@ -1,6 +1,7 @@
 //! libtrtllm: from a Hugging Face checkpoint to served text, as one shared library.
 
 pub mod backend;
+pub mod capi;
 #[cfg(feature = "compiler")]
 pub mod checkpoint;
 pub mod engine;

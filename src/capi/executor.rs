@@ -93,44 +93,74 @@ impl Default for trtllm_executor_config {
     }
 }
 
-/// Counts of an executor since its creation, and what it does now.
+/// Counts of an executor since its creation, and its state as of its last step.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct trtllm_executor_stats {
-    /// Steps that ran.
-    pub steps: u64,
-    /// Requests accepted.
-    pub submitted: u64,
-    /// Requests ended, in whatever way.
-    pub finished: u64,
-    /// Of these: cancelled.
+    /// Steps that computed something.
+    pub iterations: u64,
+    /// Requests that ended by end of text, stop or length.
+    pub completed: u64,
     pub cancelled: u64,
-    /// Of these: failed, or past their time limit.
+    /// Requests that ran past their time limit.
+    pub expired: u64,
     pub failed: u64,
-    /// Requests that wait now.
-    pub waiting: u64,
-    /// Sequences that run now.
-    pub running: u64,
-    pub prompt_tokens: u64,
-    /// Prompt tokens whose cache blocks were reused.
-    pub cached_tokens: u64,
-    pub generated_tokens: u64,
     /// How often a sequence had to give up its cache blocks.
     pub preemptions: u64,
-    /// Blocks of the KV cache.
-    pub kv_blocks: u64,
-    /// Of these: free now.
+    pub generated_tokens: u64,
+    /// Prompt tokens that were looked up in the prefix cache.
+    pub prefix_lookup_tokens: u64,
+    /// Of these: found.
+    pub prefix_hit_tokens: u64,
+    /// Sequences with cache blocks.
+    pub running: u64,
+    /// Sequences without.
+    pub waiting: u64,
+    /// Tokens of the last step.
+    pub batch_tokens: u64,
+    /// Cache blocks that running sequences need; shared ones count once.
+    pub kv_blocks_used: u64,
+    /// Cache blocks kept for a prefix hit, given up when room is needed.
+    pub kv_blocks_cached: u64,
     pub kv_blocks_free: u64,
-    /// Bytes of weights, workspace and cache.
-    pub memory_bytes: u64,
+    /// Nanoseconds of the last step.
+    pub last_step_ns: u64,
+    /// Nanoseconds spent in steps.
+    pub busy_ns: u64,
 }
 
-// SAFETY: fourteen u64.
+// SAFETY: seventeen u64.
 unsafe impl Growing for trtllm_executor_stats {
-    const OLDEST_SIZE: usize = 112;
+    const OLDEST_SIZE: usize = 136;
 }
 
-const _: () = assert!(size_of::<trtllm_executor_stats>() == 112);
+const _: () = assert!(size_of::<trtllm_executor_stats>() == 136);
+
+impl From<&ExecutorStats> for trtllm_executor_stats {
+    fn from(stats: &ExecutorStats) -> Self {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let totals = &stats.totals;
+        Self {
+            iterations: stats.iterations,
+            completed: totals.completed,
+            cancelled: totals.cancelled,
+            expired: totals.expired,
+            failed: totals.failed,
+            preemptions: totals.preemptions,
+            generated_tokens: totals.generated_tokens,
+            prefix_lookup_tokens: stats.prefix_lookup_tokens,
+            prefix_hit_tokens: stats.prefix_hit_tokens,
+            running: stats.running as u64,
+            waiting: stats.waiting as u64,
+            batch_tokens: stats.batch_tokens as u64,
+            kv_blocks_used: stats.kv.used as u64,
+            kv_blocks_cached: stats.kv.cached as u64,
+            kv_blocks_free: stats.kv.free as u64,
+            last_step_ns: nanoseconds(stats.last_step),
+            busy_ns: nanoseconds(stats.busy),
+        }
+    }
+}
 
 /// Writes the defaults of `TRTLLM_EXECUTOR_CONFIG_INIT` into `config`, for languages without macros.
 ///
