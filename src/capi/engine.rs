@@ -1,6 +1,6 @@
 //! An engine: a model compiled for this machine, one file with everything that a deployment needs. `trtllm_build` writes it.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::ptr;
@@ -236,11 +236,15 @@ impl Loaded {
 pub(super) unsafe fn progress(
     callback: trtllm_progress_callback,
     user_data: *mut c_void,
-) -> impl FnMut(&CStr, f64) -> ControlFlow<()> {
-    move |phase, fraction| match callback {
-        // SAFETY: as the caller promises; the phase ends with a NUL.
-        Some(callback) if unsafe { callback(user_data, phase.as_ptr(), fraction) } != 0 => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
+) -> impl FnMut(&str, f64) -> ControlFlow<()> {
+    move |phase, fraction| {
+        let Some(callback) = callback else { return ControlFlow::Continue(()) };
+        let phase = CString::new(phase).expect("no phase has a NUL in its name");
+        // SAFETY: as the caller promises.
+        match unsafe { callback(user_data, phase.as_ptr(), fraction) } {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
     }
 }
 
@@ -275,7 +279,7 @@ pub unsafe extern "C" fn trtllm_engine_load(
         let options = config.options()?;
         // SAFETY: as the C contract says.
         let mut progress = unsafe { progress(config.progress, config.user_data) };
-        let mut report = |fraction: f32| progress(c"load weights", f64::from(fraction));
+        let mut report = |fraction: f32| progress("loading weights", f64::from(fraction));
         let loaded = Loaded::new(Engine::open_with(Path::new(path), options, &mut report)?)?;
         place.write(handle::insert(Arc::new(loaded))?);
         Ok(())

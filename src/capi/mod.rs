@@ -54,7 +54,12 @@ mod handle;
 mod panic;
 mod sized;
 
+#[cfg(feature = "compiler")]
+pub mod builder;
 pub mod engine;
+pub mod executor;
+#[cfg(feature = "compiler")]
+pub mod network;
 pub mod request;
 pub mod response;
 pub mod sampling;
