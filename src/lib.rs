@@ -3,6 +3,8 @@
 pub mod backend;
 pub mod capi;
 #[cfg(feature = "compiler")]
+pub mod builder;
+#[cfg(feature = "compiler")]
 pub mod checkpoint;
 pub mod engine;
 pub mod error;
