@@ -41,7 +41,6 @@
 //! - The scheduler and the block manager are pure functions over plain state: no device, no clock, no thread.
 
 pub mod backend;
-pub mod capi;
 #[cfg(feature = "compiler")]
 pub mod builder;
 pub mod capi;
