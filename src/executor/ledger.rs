@@ -65,6 +65,13 @@ impl Ledger {
         }
     }
 
+    /// Ends every request with an error.
+    pub(super) fn fail_all(&mut self, error: &Error, now: Instant, out: &mut Vec<Response>) {
+        while let Some(id) = self.requests.keys().next().copied() {
+            self.fail(id, error.clone(), now, out);
+        }
+    }
+
     /// Ends the requests whose time is over.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Response>) {
         let over = |a: &Active| a.job.deadline.is_some_and(|deadline| deadline <= now);
@@ -152,9 +159,9 @@ impl Ledger {
         if !active.job.context_logits || row.task.sequence != 0 {
             return;
         }
-        let kept = active.keep_context_logits(row, logits, self.vocab_size);
-        let all = kept >= active.job.prompt.len();
-        self.scheduler.want_logits_from(row.task, if all { usize::MAX } else { kept });
+        let next = active.keep_context_logits(row, logits, self.vocab_size);
+        let from = if next < active.job.prompt.len() { next } else { usize::MAX };
+        self.scheduler.want_logits_from(row.task, from);
     }
 
     fn close(
