@@ -200,6 +200,10 @@ fn sharded(folder: &Path, json: &[u8]) -> Result<WeightFiles> {
                 if !is_plain_name(file) {
                     return Err(invalid(format!("{INDEX}: shard `{file}`"), "it is not a plain file name"));
                 }
+                if !folder.join(file).is_file() {
+                    let why = format!("{INDEX} says it is in {file}, which is not there");
+                    return Err(invalid(format!("tensor `{tensor}`"), &why));
+                }
                 shards.push(Shard::open(&folder.join(file))?);
                 files.insert(file, shards.len() - 1);
                 shards.len() - 1
