@@ -7,8 +7,10 @@
 mod chat;
 mod date;
 mod detokenize;
+mod hold;
 mod ordered;
 mod pyjson;
+mod source;
 mod structure;
 mod tokenizer;
 mod unwind;
