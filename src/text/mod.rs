@@ -5,8 +5,12 @@
 //! without any way to reach a file.
 
 mod chat;
+#[cfg(test)]
+mod chat_tests;
 mod date;
 mod detokenize;
+#[cfg(test)]
+mod fixtures;
 mod hold;
 mod ordered;
 mod pyjson;
