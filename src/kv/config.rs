@@ -1,3 +1,5 @@
+//! What the room is told and what it tells: shapes, keys and figures.
+
 use crate::error::{Error, Result};
 
 /// Longest accepted [`PrefixKey::salt`].
