@@ -5,10 +5,16 @@
 //! without any way to reach a file.
 
 mod chat;
+#[cfg(test)]
+mod chat_tests;
 mod date;
 mod detokenize;
+#[cfg(test)]
+mod fixtures;
+mod hold;
 mod ordered;
 mod pyjson;
+mod source;
 mod structure;
 mod tokenizer;
 mod unwind;
