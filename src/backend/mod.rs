@@ -1,6 +1,8 @@
 //! What runs plan steps: a [`Device`] allocates memory and prepares a [`Kernel`] for each step; launching all kernels
 //! in order is one forward pass. Backends see plan steps and addresses, never models.
 
+pub mod cpu;
+
 use crate::engine::{Limits, Plan};
 use crate::error::Result;
 

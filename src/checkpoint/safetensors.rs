@@ -38,7 +38,7 @@ pub(super) struct Shard {
 #[serde(untagged)]
 enum Entry {
     Tensor(TensorInfo),
-    Metadata(HashMap<String, String>),
+    Metadata(serde::de::IgnoredAny),
 }
 
 impl Shard {

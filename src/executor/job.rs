@@ -69,14 +69,23 @@ pub(super) struct Active {
     speakers: Vec<Option<Speaker>>,
     unfinished: u32,
     scheduled: bool,
+    /// Prompt positions whose logits were kept so far.
+    context_kept: usize,
     context_logits: Vec<f32>,
 }
 
 impl Active {
     pub(super) fn new(job: Job) -> Self {
         let stats = RequestStats { prompt_tokens: job.prompt.len(), ..RequestStats::default() };
-        let unfinished = job.params.n;
-        Self { job, stats, speakers: Vec::new(), unfinished, scheduled: false, context_logits: Vec::new() }
+        Self {
+            unfinished: job.params.n,
+            job,
+            stats,
+            speakers: Vec::new(),
+            scheduled: false,
+            context_kept: 0,
+            context_logits: Vec::new(),
+        }
     }
 
     /// Lets the next of its sequences begin.
@@ -105,14 +114,17 @@ impl Active {
         }
     }
 
-    /// Keeps the prompt's logits among those of a row, each position once. Returns how many positions are there.
+    /// Keeps the prompt's logits among those of a row, each position once. Returns the first position whose logits are
+    /// still to come.
     pub(super) fn keep_context_logits(&mut self, row: &PlannedRow, logits: &[f32], vocab_size: usize) -> usize {
-        let kept = self.context_logits.len() / vocab_size;
-        let first = row.context + row.len - row.logits;
-        let wanted = kept.max(first)..(row.context + row.len).min(self.job.prompt.len());
-        let of_row = wanted.start.saturating_sub(first) * vocab_size..wanted.end.saturating_sub(first) * vocab_size;
-        self.context_logits.extend_from_slice(logits.get(of_row).unwrap_or(&[]));
-        self.context_logits.len() / vocab_size
+        let (first, end) = (row.context + row.len - row.logits, row.context + row.len);
+        let kept = self.context_kept.max(first)..end.min(self.job.prompt.len());
+        if !kept.is_empty() {
+            self.context_logits
+                .extend_from_slice(&logits[(kept.start - first) * vocab_size..(kept.end - first) * vocab_size]);
+            self.context_kept = kept.end;
+        }
+        self.context_kept
     }
 
     /// A token was sampled.

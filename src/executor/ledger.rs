@@ -152,9 +152,9 @@ impl Ledger {
         if !active.job.context_logits || row.task.sequence != 0 {
             return;
         }
-        let kept = active.keep_context_logits(row, logits, self.vocab_size);
-        let all = kept >= active.job.prompt.len();
-        self.scheduler.want_logits_from(row.task, if all { usize::MAX } else { kept });
+        let next = active.keep_context_logits(row, logits, self.vocab_size);
+        let from = if next < active.job.prompt.len() { next } else { usize::MAX };
+        self.scheduler.want_logits_from(row.task, from);
     }
 
     fn close(

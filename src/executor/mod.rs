@@ -2,16 +2,25 @@
 
 mod config;
 mod core;
+mod intake;
 mod job;
 mod ledger;
 mod output;
+mod parts;
 mod request;
 mod response;
 mod scheduler;
 mod stats;
 mod step;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod traces;
+
 pub use config::ExecutorConfig;
+pub use intake::{MAX_INPUT_BYTES, MAX_LOGITS_BYTES};
+pub use parts::ExecutorParts;
 pub use request::{Input, Request, RequestId};
 pub use response::{FinishReason, Response};
 pub use stats::{ExecutorStats, IterationStats, KvBlocks, RequestStats, Totals};

@@ -246,7 +246,8 @@ impl Scheduler {
         let silent = task.first_logit().saturating_sub(context);
         let room = self.limits.logit_rows.saturating_sub(plan.logits());
         let len = pending.min(self.limits.tokens.saturating_sub(plan.tokens())).min(silent + room);
-        let row = PlannedRow { task: task.id, context, len, logits: len.saturating_sub(silent), samples: len == pending };
+        let row =
+            PlannedRow { task: task.id, context, len, logits: len.saturating_sub(silent), samples: len == pending };
         (len > 0).then_some(row)
     }
 
@@ -293,7 +294,8 @@ impl Scheduler {
     /// Blocks that the running sequences are going to take for what they must compute; an estimate that keeps
     /// newcomers from being preempted at once.
     fn promised(&self) -> usize {
-        let wanted = |r: &Running| self.blocks(r.task.tokens.len() + 1).saturating_sub(self.kv.table(&r.cache, 0).len());
+        let wanted =
+            |r: &Running| self.blocks(r.task.tokens.len() + 1).saturating_sub(self.kv.table(&r.cache, 0).len());
         self.running.iter().map(wanted).sum()
     }
 
