@@ -37,7 +37,7 @@ const NOUNS: &[Noun] = &[
         also: &["trtllm_load_mode", "trtllm_precision", "trtllm_target"],
         initial: &[(
             "engine_config",
-            "NULL /* progress */, NULL /* user_data */, TRTLLM_LOAD_MODE_MAP, 0 /* verify_weights */",
+            "NULL /* progress */, NULL /* user_data */, TRTLLM_LOAD_MODE_MAP, 1 /* verify_weights */",
         )],
     },
     Noun {

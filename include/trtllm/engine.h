@@ -92,8 +92,8 @@ typedef struct {
     /** A `trtllm_load_mode`. Default MAP. */
     int32_t load_mode;
     /**
-     * 1: every weight is read and held against its checksum before the call returns. Everything else in the file is always
-     * checked. Default 0.
+     * 1: every weight is read and held against its checksum before the call returns; 0: weights are trusted, and a mapped
+     * engine loads in no time. Everything else in the file is always checked. Default 1.
      */
     int32_t verify_weights;
 } trtllm_engine_config;
@@ -129,7 +129,7 @@ typedef struct {
         NULL /* progress */, \
         NULL /* user_data */, \
         TRTLLM_LOAD_MODE_MAP, \
-        0 /* verify_weights */ \
+        1 /* verify_weights */ \
     }
 
 #ifdef __cplusplus

@@ -56,34 +56,38 @@ typedef struct {
     int32_t reserved;
 } trtllm_executor_config;
 
-/** Counts of an executor since its creation, and what it does now. */
+/** Counts of an executor since its creation, and its state as of its last step. */
 typedef struct {
-    /** Steps that ran. */
-    uint64_t steps;
-    /** Requests accepted. */
-    uint64_t submitted;
-    /** Requests ended, in whatever way. */
-    uint64_t finished;
-    /** Of these: cancelled. */
+    /** Steps that computed something. */
+    uint64_t iterations;
+    /** Requests that ended by end of text, stop or length. */
+    uint64_t completed;
     uint64_t cancelled;
-    /** Of these: failed, or past their time limit. */
+    /** Requests that ran past their time limit. */
+    uint64_t expired;
     uint64_t failed;
-    /** Requests that wait now. */
-    uint64_t waiting;
-    /** Sequences that run now. */
-    uint64_t running;
-    uint64_t prompt_tokens;
-    /** Prompt tokens whose cache blocks were reused. */
-    uint64_t cached_tokens;
-    uint64_t generated_tokens;
     /** How often a sequence had to give up its cache blocks. */
     uint64_t preemptions;
-    /** Blocks of the KV cache. */
-    uint64_t kv_blocks;
-    /** Of these: free now. */
+    uint64_t generated_tokens;
+    /** Prompt tokens that were looked up in the prefix cache. */
+    uint64_t prefix_lookup_tokens;
+    /** Of these: found. */
+    uint64_t prefix_hit_tokens;
+    /** Sequences with cache blocks. */
+    uint64_t running;
+    /** Sequences without. */
+    uint64_t waiting;
+    /** Tokens of the last step. */
+    uint64_t batch_tokens;
+    /** Cache blocks that running sequences need; shared ones count once. */
+    uint64_t kv_blocks_used;
+    /** Cache blocks kept for a prefix hit, given up when room is needed. */
+    uint64_t kv_blocks_cached;
     uint64_t kv_blocks_free;
-    /** Bytes of weights, workspace and cache. */
-    uint64_t memory_bytes;
+    /** Nanoseconds of the last step. */
+    uint64_t last_step_ns;
+    /** Nanoseconds spent in steps. */
+    uint64_t busy_ns;
 } trtllm_executor_stats;
 
 /** The defaults: `trtllm_executor_config config = TRTLLM_EXECUTOR_CONFIG_INIT;` */

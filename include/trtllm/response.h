@@ -134,7 +134,7 @@ trtllm_status trtllm_response_get_stats(const trtllm_response *response,
                                         trtllm_request_stats *stats);
 
 /**
- * The same times and counts as a JSON object with the names of the fields.
+ * The same times and counts as a JSON object; times are in seconds.
  *
  * Ownership: copies into `buffer`, see "Results of unknown size" in trtllm.h. Thread safety: safe.
  */

@@ -9,7 +9,8 @@ use super::engine::{progress, trtllm_precision, trtllm_progress_callback};
 use super::panic::boundary;
 use super::sized::{self, Config, Growing};
 use super::status::trtllm_status;
-use crate::builder::{BuildOptions, Source};
+use crate::builder::{BuildOptions, Source, build};
+use crate::engine::Precision;
 use crate::error::{Error, Result};
 
 /// How an engine is built. Start from `TRTLLM_BUILD_CONFIG_INIT`.
@@ -64,6 +65,39 @@ impl Default for trtllm_build_config {
     }
 }
 
+impl trtllm_build_config {
+    fn source(&self, checkpoint: &Path) -> Result<Source> {
+        let path = checkpoint.to_owned();
+        Ok(match flag(self.dummy_weights, "config.dummy_weights")? {
+            true => Source::Dummy { config: path, seed: self.seed },
+            false => Source::Checkpoint(path),
+        })
+    }
+
+    /// The builder's options.
+    ///
+    /// # Safety
+    /// `disabled_passes` is valid for its count, and its elements are strings.
+    unsafe fn options(&self) -> Result<BuildOptions> {
+        if self.reserved != 0 {
+            return Err(Error::argument("config.reserved", "is not 0"));
+        }
+        Ok(BuildOptions {
+            precision: match self.precision {
+                0 => None,
+                1 => Some(Precision::F32),
+                2 => Some(Precision::Bf16),
+                other => return Err(Error::argument("config.precision", format!("{other} is no trtllm_precision"))),
+            },
+            // SAFETY: as the caller promises.
+            disabled_passes: unsafe {
+                names(self.disabled_passes, self.disabled_pass_count, "config.disabled_passes")
+            }?,
+            max_positions: (self.max_positions > 0).then_some(self.max_positions as usize),
+        })
+    }
+}
+
 /// Writes the defaults of `TRTLLM_BUILD_CONFIG_INIT` into `config`, for languages without macros.
 ///
 /// `struct_size`: the size of the caller's `trtllm_build_config`.
@@ -91,6 +125,16 @@ pub unsafe extern "C" fn trtllm_build(
     config: *const trtllm_build_config,
 ) -> trtllm_status {
     boundary("trtllm_build", || {
-        todo
+        // SAFETY: as the C contract says.
+        let (checkpoint, output, config) = unsafe {
+            let paths = (name(checkpoint_path, "checkpoint_path")?, name(engine_path, "engine_path")?);
+            (Path::new(paths.0), Path::new(paths.1), sized::read(config, "config")?)
+        };
+        // SAFETY: as the C contract says.
+        let (options, mut progress) =
+            unsafe { (config.options()?, progress(config.progress, config.user_data)) };
+        build(&config.source(checkpoint)?, output, &options, &mut |phase, fraction| {
+            progress(&phase.to_string(), f64::from(fraction))
+        })
     })
 }

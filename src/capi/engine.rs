@@ -1,18 +1,21 @@
 //! An engine: a model compiled for this machine, one file with everything that a deployment needs. `trtllm_build` writes it.
 
 use std::ffi::{CString, c_char, c_void};
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::argument::{self, buffer, output};
-use super::callback::during_callback;
+use super::argument::{TEXT, buffer, flag, name, output};
 use super::handle::{self, Handle};
 use super::panic::boundary;
 use super::sampling::trtllm_sampling;
 use super::sized::{self, Config, Growing};
 use super::status::trtllm_status;
-use crate::engine::{Engine, LoadMode, Precision, Target};
+use crate::engine::{self, Engine, LoadMode, OpenOptions, Precision, Target};
 use crate::error::{Error, Result};
+use crate::sampling::SamplingParams;
+use crate::text::{ChatTemplate, Tokenizer};
 
 /// Is told how far a build or a load is: the name of the phase, and its done fraction from 0 to 1. Returning anything but 0
 /// cancels: the call then fails with `TRTLLM_STATUS_CANCELLED` and leaves nothing behind.
@@ -74,8 +77,8 @@ pub struct trtllm_engine_config {
     pub user_data: *mut c_void,
     /// A `trtllm_load_mode`. Default MAP.
     pub load_mode: i32,
-    /// 1: every weight is read and held against its checksum before the call returns. Everything else in the file is always
-    /// checked. Default 0.
+    /// 1: every weight is read and held against its checksum before the call returns; 0: weights are trusted, and a mapped
+    /// engine loads in no time. Everything else in the file is always checked. Default 1.
     pub verify_weights: i32,
 }
 
@@ -95,7 +98,7 @@ impl Default for trtllm_engine_config {
             progress: None,
             user_data: ptr::null_mut(),
             load_mode: trtllm_load_mode::Map as i32,
-            verify_weights: 0,
+            verify_weights: 1,
         }
     }
 }
@@ -133,10 +136,116 @@ unsafe impl Growing for trtllm_engine_info {
 
 const _: () = assert!(size_of::<trtllm_engine_info>() == 72);
 
-/// An engine and the strings that its info points to.
+impl trtllm_engine_config {
+    fn options(&self) -> Result<OpenOptions> {
+        let mode = match self.load_mode {
+            0 => LoadMode::Map,
+            1 => LoadMode::Read,
+            other => return Err(Error::argument("config.load_mode", format!("{other} is no trtllm_load_mode"))),
+        };
+        Ok(OpenOptions { mode, verify_weights: flag(self.verify_weights, "config.verify_weights")? })
+    }
+}
+
+/// An engine with what its info points to. Tokenizer and template are made when they are first needed.
 pub struct Loaded {
-    pub(super) engine: Arc<Engine>,
+    engine: Arc<Engine>,
     architecture: CString,
+    sampling: SamplingParams,
+    tokenizer: OnceLock<Result<Tokenizer>>,
+    template: OnceLock<Result<ChatTemplate>>,
+}
+
+impl Loaded {
+    fn new(engine: Engine) -> Result<Self> {
+        let architecture =
+            CString::new(engine.plan().model.architecture.replace('\0', "")).expect("every NUL was removed");
+        let sampling = match engine.generation_config() {
+            Some(json) => SamplingParams::from_generation_config(json)?,
+            None => SamplingParams::default(),
+        };
+        let (tokenizer, template) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { engine: Arc::new(engine), architecture, sampling, tokenizer, template })
+    }
+
+    /// The engine itself.
+    pub(super) fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine)
+    }
+
+    /// The checkpoint's generation defaults.
+    pub(super) fn sampling(&self) -> SamplingParams {
+        self.sampling.clone()
+    }
+
+    /// The engine's tokenizer; `NotFound` when it has none.
+    pub(super) fn tokenizer(&self) -> Result<&Tokenizer> {
+        let load = || match self.engine.tokenizer_json() {
+            Some(json) => Tokenizer::from_json(json, self.engine.tokenizer_config()),
+            None => Err(Error::NotFound {
+                what: "tokenizer".to_owned(),
+                why: "the engine was built without one".to_owned(),
+            }),
+        };
+        self.tokenizer.get_or_init(load).as_ref().map_err(Clone::clone)
+    }
+
+    /// The engine's chat template; `NotFound` when it has none.
+    pub(super) fn template(&self) -> Result<&ChatTemplate> {
+        self.template.get_or_init(|| self.load_template()).as_ref().map_err(Clone::clone)
+    }
+
+    fn load_template(&self) -> Result<ChatTemplate> {
+        let tokenizer = self.tokenizer()?;
+        let source = ChatTemplate::find(self.engine.tokenizer_config(), self.engine.chat_template())?;
+        let missing =
+            || Error::NotFound { what: "chat template".to_owned(), why: "the engine was built without one".to_owned() };
+        ChatTemplate::new(&source.ok_or_else(missing)?, tokenizer.bos_token(), tokenizer.eos_token())
+    }
+
+    fn info(&self) -> trtllm_engine_info {
+        let plan = self.engine.plan();
+        let model = &plan.model;
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        trtllm_engine_info {
+            architecture: self.architecture.as_ptr(),
+            eos_tokens: if model.eos_token_ids.is_empty() { ptr::null() } else { model.eos_token_ids.as_ptr() },
+            eos_token_count: model.eos_token_ids.len(),
+            weight_bytes: self.engine.weights_bytes() as u64,
+            kv_bytes_per_token: plan.kv_groups.iter().map(|group| group.token_bytes() as u64).sum(),
+            bos_token: model.bos_token_id.map_or(-1, i64::from),
+            vocab_size: small(model.vocab_size),
+            hidden_size: small(model.hidden_size),
+            layers: small(model.layers),
+            max_positions: small(model.max_positions),
+            precision: match plan.precision {
+                Precision::F32 => trtllm_precision::F32,
+                Precision::Bf16 => trtllm_precision::Bf16,
+            } as i32,
+            target: match plan.target {
+                Target::Cpu => trtllm_target::Cpu,
+            } as i32,
+        }
+    }
+}
+
+/// The caller's progress callback as the core wants it.
+///
+/// # Safety
+/// `callback` may be called with `user_data` while the result lives.
+pub(super) unsafe fn progress(
+    callback: trtllm_progress_callback,
+    user_data: *mut c_void,
+) -> impl FnMut(&str, f64) -> ControlFlow<()> {
+    move |phase, fraction| {
+        let Some(callback) = callback else { return ControlFlow::Continue(()) };
+        let phase = CString::new(phase).expect("no phase has a NUL in its name");
+        // SAFETY: as the caller promises.
+        match unsafe { callback(user_data, phase.as_ptr(), fraction) } {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    }
 }
 
 /// Writes the defaults of `TRTLLM_ENGINE_CONFIG_INIT` into `config`, for languages without macros.
@@ -164,7 +273,16 @@ pub unsafe extern "C" fn trtllm_engine_load(
     engine: *mut *mut trtllm_engine,
 ) -> trtllm_status {
     boundary("trtllm_engine_load", || {
-        todo
+        // SAFETY: as the C contract says.
+        let (path, config, place) =
+            unsafe { (name(path, "path")?, sized::read(config, "config")?, output(engine, "engine")?) };
+        let options = config.options()?;
+        // SAFETY: as the C contract says.
+        let mut progress = unsafe { progress(config.progress, config.user_data) };
+        let mut report = |fraction: f32| progress("loading weights", f64::from(fraction));
+        let loaded = Loaded::new(Engine::open_with(Path::new(path), options, &mut report)?)?;
+        place.write(handle::insert(Arc::new(loaded))?);
+        Ok(())
     })
 }
 
@@ -205,7 +323,13 @@ pub unsafe extern "C" fn trtllm_engine_get_sampling(
     sampling_size: usize,
     sampling: *mut trtllm_sampling,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_engine_get_sampling", || {
+        let engine = handle::get(engine, "engine")?;
+        let mut value = trtllm_sampling::from_params(&engine.sampling);
+        value.struct_size = sampling_size;
+        // SAFETY: as the C contract says.
+        unsafe { sized::write(&value, sampling_size, "sampling_size", sampling, "sampling") }
+    })
 }
 
 /// Describes a loaded engine as JSON: the model, every plan step with what was fused into it, its memory and precision.
@@ -219,7 +343,11 @@ pub unsafe extern "C" fn trtllm_engine_inspect(
     capacity: usize,
     length: *mut usize,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_engine_inspect", || {
+        let engine = handle::get(engine, "engine")?;
+        // SAFETY: as the C contract says.
+        unsafe { self::buffer(buffer, capacity, length, TEXT) }?.write_text(&engine.engine.inspect_json())
+    })
 }
 
 /// Describes an engine file as `trtllm_engine_inspect`, without loading its weights.
@@ -233,5 +361,9 @@ pub unsafe extern "C" fn trtllm_engine_inspect_file(
     capacity: usize,
     length: *mut usize,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_engine_inspect_file", || {
+        // SAFETY: as the C contract says.
+        let (path, place) = unsafe { (name(path, "path")?, self::buffer(buffer, capacity, length, TEXT)?) };
+        place.write_text(&engine::inspect(Path::new(path))?)
+    })
 }

@@ -5,18 +5,18 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::argument::{self, MAX_TEXT_BYTES, array, flag, name, output, string};
+use super::argument::{MAX_TEXT_BYTES, TEXT, buffer, check_pointer, flag, name, output, string};
 use super::callback::{during_callback, refuse_during_callback};
-use super::engine::trtllm_engine;
+use super::engine::{Loaded, trtllm_engine};
 use super::handle::{self, Handle};
 use super::panic::boundary;
 use super::request::{Callback, trtllm_request};
-use super::response::{deliver, trtllm_response};
+use super::response::{self, trtllm_response};
 use super::sampling::trtllm_sampling;
 use super::sized::{self, Config, Growing};
 use super::status::trtllm_status;
 use crate::error::{Error, Result};
-use crate::executor::{Executor, ExecutorConfig, Input, Request, RequestId, Response};
+use crate::executor::{Executor, ExecutorConfig, ExecutorStats, Input, Request, RequestId, Response};
 
 /// Stands for any request in `trtllm_executor_await`.
 pub const TRTLLM_ANY_REQUEST: u64 = 0;
@@ -53,7 +53,8 @@ pub struct trtllm_executor_config {
     pub max_batch_tokens: u32,
     /// Most tokens of a request, prompt and output together; 0: the engine's, which is the default.
     pub max_sequence_tokens: u32,
-    /// Requests that wait; one more is refused with `TRTLLM_STATUS_QUEUE_FULL`. Default 1024.
+    /// Requests beside `max_batch_size` of them; one more is refused with `TRTLLM_STATUS_QUEUE_FULL`. A request counts until
+    /// its last response was taken or delivered. Default 1024.
     pub max_queue: u32,
     /// Responses kept for a request before their texts are joined for a slow consumer. Default 64.
     pub max_pending_responses: u32,
@@ -93,44 +94,144 @@ impl Default for trtllm_executor_config {
     }
 }
 
-/// Counts of an executor since its creation, and what it does now.
+/// Counts of an executor since its creation, and its state as of its last step.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct trtllm_executor_stats {
-    /// Steps that ran.
-    pub steps: u64,
-    /// Requests accepted.
-    pub submitted: u64,
-    /// Requests ended, in whatever way.
-    pub finished: u64,
-    /// Of these: cancelled.
+    /// Steps that computed something.
+    pub iterations: u64,
+    /// Requests that ended by end of text, stop or length.
+    pub completed: u64,
     pub cancelled: u64,
-    /// Of these: failed, or past their time limit.
+    /// Requests that ran past their time limit.
+    pub expired: u64,
     pub failed: u64,
-    /// Requests that wait now.
-    pub waiting: u64,
-    /// Sequences that run now.
-    pub running: u64,
-    pub prompt_tokens: u64,
-    /// Prompt tokens whose cache blocks were reused.
-    pub cached_tokens: u64,
-    pub generated_tokens: u64,
     /// How often a sequence had to give up its cache blocks.
     pub preemptions: u64,
-    /// Blocks of the KV cache.
-    pub kv_blocks: u64,
-    /// Of these: free now.
+    pub generated_tokens: u64,
+    /// Requests whose last response was not yet taken or delivered.
+    pub requests: u64,
+    /// Prompt tokens that were looked up in the prefix cache.
+    pub prefix_lookup_tokens: u64,
+    /// Of these: found.
+    pub prefix_hit_tokens: u64,
+    /// Sequences with cache blocks.
+    pub running: u64,
+    /// Sequences without.
+    pub waiting: u64,
+    /// Tokens of the last step.
+    pub batch_tokens: u64,
+    /// Cache blocks that running sequences need; shared ones count once.
+    pub kv_blocks_used: u64,
+    /// Cache blocks kept for a prefix hit, given up when room is needed.
+    pub kv_blocks_cached: u64,
     pub kv_blocks_free: u64,
-    /// Bytes of weights, workspace and cache.
-    pub memory_bytes: u64,
+    /// Nanoseconds of the last step.
+    pub last_step_ns: u64,
+    /// Nanoseconds spent in steps.
+    pub busy_ns: u64,
 }
 
-// SAFETY: fourteen u64.
+// SAFETY: eighteen u64.
 unsafe impl Growing for trtllm_executor_stats {
-    const OLDEST_SIZE: usize = 112;
+    const OLDEST_SIZE: usize = 144;
 }
 
-const _: () = assert!(size_of::<trtllm_executor_stats>() == 112);
+const _: () = assert!(size_of::<trtllm_executor_stats>() == 144);
+
+impl From<&ExecutorStats> for trtllm_executor_stats {
+    fn from(stats: &ExecutorStats) -> Self {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let totals = &stats.totals;
+        Self {
+            iterations: stats.iterations,
+            completed: totals.completed,
+            cancelled: totals.cancelled,
+            expired: totals.expired,
+            failed: totals.failed,
+            preemptions: totals.preemptions,
+            generated_tokens: totals.generated_tokens,
+            requests: stats.requests as u64,
+            prefix_lookup_tokens: stats.prefix_lookup_tokens,
+            prefix_hit_tokens: stats.prefix_hit_tokens,
+            running: stats.running as u64,
+            waiting: stats.waiting as u64,
+            batch_tokens: stats.batch_tokens as u64,
+            kv_blocks_used: stats.kv.used as u64,
+            kv_blocks_cached: stats.kv.cached as u64,
+            kv_blocks_free: stats.kv.free as u64,
+            last_step_ns: nanoseconds(stats.last_step),
+            busy_ns: nanoseconds(stats.busy),
+        }
+    }
+}
+
+impl trtllm_executor_config {
+    /// The core's config.
+    ///
+    /// # Safety
+    /// `isa` is NULL or a string.
+    unsafe fn to_core(self) -> Result<ExecutorConfig> {
+        if self.reserved != 0 {
+            return Err(Error::argument("config.reserved", "is not 0"));
+        }
+        let isa = match self.isa.is_null() {
+            true => None,
+            // SAFETY: as the caller promises.
+            false => Some(unsafe { name(self.isa, "config.isa") }?.to_owned()),
+        };
+        Ok(ExecutorConfig {
+            max_batch_size: self.max_batch_size as usize,
+            max_batch_tokens: self.max_batch_tokens as usize,
+            max_sequence_tokens: self.max_sequence_tokens as usize,
+            max_queue: self.max_queue as usize,
+            max_pending_responses: self.max_pending_responses as usize,
+            kv_tokens: self.kv_tokens as usize,
+            memory_budget: self.memory_budget,
+            prefix_reuse: flag(self.prefix_reuse, "config.prefix_reuse")?,
+            threads: self.threads as usize,
+            isa,
+        })
+    }
+}
+
+/// An executor and the engine whose defaults its requests take.
+pub struct Serving {
+    executor: Executor,
+    engine: Arc<Loaded>,
+}
+
+impl Serving {
+    fn submit(&self, request: Request, callback: Option<Callback>) -> Result<RequestId> {
+        match callback {
+            Some(callback) => {
+                self.executor.submit_with_callback(request, Box::new(move |response| call(&callback, response)))
+            }
+            None => self.executor.submit(request),
+        }
+    }
+
+    fn take(&self, request_id: u64, timeout_ms: i64, most: usize) -> Result<Vec<Response>> {
+        let filter = (request_id != TRTLLM_ANY_REQUEST).then_some(RequestId(request_id));
+        let timeout = match timeout_ms {
+            TRTLLM_WAIT_FOREVER => None,
+            ms => Some(Duration::from_millis(u64::try_from(ms).map_err(|_| {
+                Error::argument("timeout_ms", format!("is {ms}, not TRTLLM_WAIT_FOREVER or a number of milliseconds"))
+            })?)),
+        };
+        self.executor.await_responses(filter, timeout, most)
+    }
+}
+
+/// Lends a response to the caller's function.
+fn call(callback: &Callback, response: Response) {
+    // The executor takes a panic here as the end of a client and cancels its request.
+    let handle = response::deliver(response).expect("2^24 handles are not alive at once");
+    // SAFETY: the C contract lets the function be called with its user data from any thread.
+    during_callback(|| unsafe { (callback.function)(callback.user_data.pointer(), handle) });
+    // The function may have destroyed its response itself, which is all the same.
+    let _ = handle::remove(handle, "response");
+}
 
 /// Writes the defaults of `TRTLLM_EXECUTOR_CONFIG_INIT` into `config`, for languages without macros.
 ///
@@ -159,7 +260,13 @@ pub unsafe extern "C" fn trtllm_executor_create(
     executor: *mut *mut trtllm_executor,
 ) -> trtllm_status {
     boundary("trtllm_executor_create", || {
-        todo
+        let engine = handle::get(engine, "engine")?;
+        // SAFETY: as the C contract says.
+        let (config, place) =
+            unsafe { (sized::read(config, "config")?.to_core()?, output(executor, "executor")?) };
+        let executor = Executor::load(engine.engine(), config)?;
+        place.write(handle::insert(Arc::new(Serving { executor, engine }))?);
+        Ok(())
     })
 }
 
@@ -167,11 +274,16 @@ pub unsafe extern "C" fn trtllm_executor_create(
 /// that nobody has taken are lost.
 ///
 /// Waits for running callbacks: inside one it fails with `TRTLLM_STATUS_WOULD_DEADLOCK`, and the handle stays valid.
-/// Ownership: takes `executor`. Thread safety: safe; calls that wait in other threads return
-/// `TRTLLM_STATUS_SHUTTING_DOWN`.
+/// Ownership: takes `executor`. Thread safety: safe; calls that wait in other threads end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_executor_destroy(executor: *mut trtllm_executor) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_destroy", || {
+        refuse_during_callback("trtllm_executor_destroy")?;
+        match handle::remove(executor, "executor")? {
+            Some(serving) => serving.executor.shutdown(),
+            None => Ok(()),
+        }
+    })
 }
 
 /// Accepts no more requests, cancels what waits or runs, delivers the final responses and stops the threads. Responses can
@@ -181,7 +293,10 @@ pub unsafe extern "C" fn trtllm_executor_destroy(executor: *mut trtllm_executor)
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_executor_shutdown(executor: *mut trtllm_executor) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_shutdown", || {
+        refuse_during_callback("trtllm_executor_shutdown")?;
+        handle::get(executor, "executor")?.executor.shutdown()
+    })
 }
 
 /// Submits a request. `request_id` names it in every response; it is never 0 and never used again.
@@ -197,7 +312,17 @@ pub unsafe extern "C" fn trtllm_executor_submit(
     request: *const trtllm_request,
     request_id: *mut u64,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_submit", || {
+        let (serving, draft) = (handle::get(executor, "executor")?, handle::get(request, "request")?);
+        // SAFETY: as the C contract says.
+        let place = unsafe { output(request_id, "request_id") }?;
+        let (request, callback) = {
+            let draft = draft.lock();
+            (draft.request(|| serving.engine.sampling())?, draft.callback())
+        };
+        place.write(serving.submit(request, callback)?.0);
+        Ok(())
+    })
 }
 
 /// Submits a prompt without a request object: a streaming request for `text`, which ends with a NUL (at most 16 MiB).
@@ -212,25 +337,39 @@ pub unsafe extern "C" fn trtllm_executor_submit_text(
     sampling: *const trtllm_sampling,
     request_id: *mut u64,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_submit_text", || {
+        let serving = handle::get(executor, "executor")?;
+        // SAFETY: as the C contract says.
+        let (text, place) = unsafe { (string(text, MAX_TEXT_BYTES, "text")?, output(request_id, "request_id")?) };
+        let mut request = Request::new(Input::Text(text.to_owned()));
+        request.sampling = match sampling.is_null() {
+            true => serving.engine.sampling(),
+            // SAFETY: as the C contract says.
+            false => unsafe { sized::read(sampling, "sampling") }?.to_params()?,
+        };
+        place.write(serving.submit(request, None)?.0);
+        Ok(())
+    })
 }
 
-/// Asks to end a request early. Its final response says whether it was cancelled or had ended before. A request that has
-/// ended or never existed is no error.
+/// Asks to end a request early. Its final response says whether it was cancelled or had ended before; a request that has
+/// ended is no error.
 ///
-/// Thread safety: safe, also inside a callback.
+/// Fails with `TRTLLM_STATUS_NOT_FOUND` for an id that this executor never gave. Thread safety: safe, also inside a callback.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_executor_cancel(executor: *mut trtllm_executor, request_id: u64) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_cancel", || {
+        handle::get(executor, "executor")?.executor.cancel(RequestId(request_id))
+    })
 }
 
 /// Waits for the next response of a request, or of any with `TRTLLM_ANY_REQUEST`.
 ///
 /// `timeout_ms`: most milliseconds to wait; 0 only looks, `TRTLLM_WAIT_FOREVER` waits until there is one.
 /// Fails with `TRTLLM_STATUS_TIMEOUT` when none came, `TRTLLM_STATUS_NOT_FOUND` when the request has ended and all its
-/// responses were taken, never existed or has a callback, `TRTLLM_STATUS_SHUTTING_DOWN` when the executor was shut down
-/// and nothing is left. Ownership: returns an owned handle; destroy it with `trtllm_response_destroy`.
+/// responses were taken or it never existed, `TRTLLM_STATUS_INVALID_ARGUMENT` when it has a callback, and for any request
+/// `TRTLLM_STATUS_SHUTTING_DOWN` when the executor was shut down and nothing is left. Ownership: returns an owned handle; destroy it with `trtllm_response_destroy`.
 /// Thread safety: safe; several threads may wait, each response goes to one of them.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -240,7 +379,15 @@ pub unsafe extern "C" fn trtllm_executor_await(
     timeout_ms: i64,
     response: *mut *mut trtllm_response,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_await", || {
+        let serving = handle::get(executor, "executor")?;
+        // SAFETY: as the C contract says.
+        let place = unsafe { output(response, "response") }?;
+        let responses = serving.take(request_id, timeout_ms, 1)?;
+        let one = responses.into_iter().next().ok_or_else(|| Error::internal("await", "no response and no error"))?;
+        place.write(response::deliver(one)?);
+        Ok(())
+    })
 }
 
 /// Waits as `trtllm_executor_await`, then takes all responses that are there, up to `capacity` (at least 1), in one call.
@@ -257,7 +404,21 @@ pub unsafe extern "C" fn trtllm_executor_await_many(
     responses: *mut *mut trtllm_response,
     count: *mut usize,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_await_many", || {
+        let serving = handle::get(executor, "executor")?;
+        check_pointer(responses, "responses")?;
+        // SAFETY: as the C contract says.
+        let place = unsafe { output(count, "count") }?;
+        if capacity == 0 {
+            return Err(Error::argument("capacity", "is 0"));
+        }
+        let taken = serving.take(request_id, timeout_ms, capacity)?;
+        let handles = taken.into_iter().map(response::deliver).collect::<Result<Vec<_>>>()?;
+        // SAFETY: the core took at most `capacity` responses, for which the caller has room.
+        unsafe { responses.copy_from_nonoverlapping(handles.as_ptr(), handles.len()) };
+        place.write(handles.len());
+        Ok(())
+    })
 }
 
 /// OK while the executor serves; otherwise the status and message of what stopped it.
@@ -266,7 +427,7 @@ pub unsafe extern "C" fn trtllm_executor_await_many(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_executor_check_health(executor: *const trtllm_executor) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_check_health", || handle::get(executor, "executor")?.executor.health())
 }
 
 /// Fills `stats` with the executor's counts.
@@ -280,10 +441,14 @@ pub unsafe extern "C" fn trtllm_executor_get_stats(
     stats_size: usize,
     stats: *mut trtllm_executor_stats,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_get_stats", || {
+        let value = trtllm_executor_stats::from(&handle::get(executor, "executor")?.executor.stats());
+        // SAFETY: as the C contract says.
+        unsafe { sized::write(&value, stats_size, "stats_size", stats, "stats") }
+    })
 }
 
-/// The same counts, and more that may change between versions, as a JSON object.
+/// The same counts as a JSON object; times are in seconds.
 ///
 /// Ownership: copies into `buffer`, see "Results of unknown size" in trtllm.h. The counts may grow between a size query
 /// and the next call: give some room. Thread safety: safe, also inside a callback.
@@ -295,5 +460,9 @@ pub unsafe extern "C" fn trtllm_executor_stats_json(
     capacity: usize,
     length: *mut usize,
 ) -> trtllm_status {
-    todo
+    boundary("trtllm_executor_stats_json", || {
+        let serving = handle::get(executor, "executor")?;
+        // SAFETY: as the C contract says.
+        unsafe { self::buffer(buffer, capacity, length, TEXT) }?.write_text(&serving.executor.stats().to_json())
+    })
 }

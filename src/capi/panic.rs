@@ -60,9 +60,11 @@ fn install_hook() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if inside_boundary() || on_own_thread() { note(info) } else { previous(info) }
-        }));
+        std::panic::set_hook(Box::new(
+            move |info| {
+                if inside_boundary() || on_own_thread() { note(info) } else { previous(info) }
+            },
+        ));
     });
 }
 

@@ -338,10 +338,8 @@ pub unsafe extern "C" fn trtllm_request_set_callback(
         if callback.is_none() && user_data_free.is_some() {
             return Err(Error::argument("user_data_free", "is given without a callback"));
         }
-        let callback = callback.map(|function| Callback {
-            function,
-            user_data: Arc::new(UserData::new(user_data, user_data_free)),
-        });
+        let callback = callback
+            .map(|function| Callback { function, user_data: Arc::new(UserData::new(user_data, user_data_free)) });
         // The old one is dropped after the lock is released: its finalizer may use this request.
         let old = std::mem::replace(&mut draft.lock().callback, callback);
         drop(old);
@@ -349,11 +347,7 @@ pub unsafe extern "C" fn trtllm_request_set_callback(
     })
 }
 
-fn change(
-    request: *mut trtllm_request,
-    function: &str,
-    body: impl FnOnce(&mut Draft) -> Result<()>,
-) -> trtllm_status {
+fn change(request: *mut trtllm_request, function: &str, body: impl FnOnce(&mut Draft) -> Result<()>) -> trtllm_status {
     boundary(function, || body(&mut handle::get(request, "request")?.lock()))
 }
 

@@ -71,7 +71,13 @@ pub(super) unsafe fn init<T: Config>(pointer: *mut T, size: usize, what: &str) -
 ///
 /// # Safety
 /// `pointer` is NULL or valid for writing `size` bytes.
-pub(super) unsafe fn write<T: Growing>(value: &T, size: usize, size_name: &str, pointer: *mut T, what: &str) -> Result<()> {
+pub(super) unsafe fn write<T: Growing>(
+    value: &T,
+    size: usize,
+    size_name: &str,
+    pointer: *mut T,
+    what: &str,
+) -> Result<()> {
     check_pointer(pointer, what)?;
     check_size::<T>(size, size_name)?;
     let known = size.min(size_of::<T>());

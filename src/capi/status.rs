@@ -148,7 +148,10 @@ pub extern "C" fn trtllm_last_error_message() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn trtllm_last_error_status() -> trtllm_status {
     boundary_or(trtllm_status::Panic, "trtllm_last_error_status", || {
-        LAST.try_with(|last| last.borrow().as_ref().map(|(status, _)| *status)).ok().flatten().unwrap_or(trtllm_status::Ok)
+        LAST.try_with(|last| last.borrow().as_ref().map(|(status, _)| *status))
+            .ok()
+            .flatten()
+            .unwrap_or(trtllm_status::Ok)
     })
 }
 

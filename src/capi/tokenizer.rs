@@ -1,13 +1,13 @@
 //! The tokenizer and the chat template of an engine.
 
 use std::ffi::c_char;
-use std::sync::Arc;
 
 use super::argument::{self, MAX_ELEMENTS, array, flag, output, text};
 use super::engine::{Loaded, trtllm_engine};
 use super::handle::{self, Handle};
 use super::panic::boundary;
 use super::status::trtllm_status;
+use crate::error::Error;
 
 /// A tokenizer (handle).
 pub struct trtllm_tokenizer {
@@ -66,8 +66,9 @@ pub unsafe extern "C" fn trtllm_tokenizer_encode(
     boundary("trtllm_tokenizer_encode", || {
         let engine = handle::get(tokenizer, "tokenizer")?;
         // SAFETY: as the C contract says.
-        let (text, place) =
-            unsafe { (self::text(text, length, "text")?, argument::buffer(tokens, capacity, count, argument::TOKENS)?) };
+        let (text, place) = unsafe {
+            (self::text(text, length, "text")?, argument::buffer(tokens, capacity, count, argument::TOKENS)?)
+        };
         let special = flag(add_special_tokens, "add_special_tokens")?;
         place.write(&engine.tokenizer()?.encode(text, special)?)
     })
@@ -124,6 +125,7 @@ pub unsafe extern "C" fn trtllm_tokenizer_apply_chat_template(
             (text(messages, messages_length, "messages")?, argument::buffer(buffer, capacity, length, argument::TEXT)?)
         };
         let prompt = flag(add_generation_prompt, "add_generation_prompt")?;
-        place.write_text(&engine.render_chat(messages, prompt)?)
+        let messages = serde_json::from_str(messages).map_err(|e| Error::argument("messages", e.to_string()))?;
+        place.write_text(&engine.template()?.render(&messages, None, prompt)?)
     })
 }

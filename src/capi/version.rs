@@ -17,11 +17,11 @@ pub const TRTLLM_VERSION_PATCH: u32 = 0;
 /// Version of this header as one number: major * 65536 + minor * 256 + patch.
 pub const TRTLLM_VERSION_NUMBER: u32 = 256;
 
-const STRING: &std::ffi::CStr = match std::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes())
-{
-    Ok(string) => string,
-    Err(_) => panic!("a version has no NUL"),
-};
+const STRING: &std::ffi::CStr =
+    match std::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(string) => string,
+        Err(_) => panic!("a version has no NUL"),
+    };
 
 /// The version of the loaded library as `TRTLLM_VERSION_NUMBER` is composed.
 ///

@@ -40,6 +40,7 @@ impl Core {
 
     pub(super) fn cancel_all(&mut self, now: Instant, out: &mut Vec<Response>) {
         self.ledger.end_all(FinishReason::Cancelled, now, out);
+        self.refresh_stats();
     }
 
     /// Ends what is over time and computes one step. `None` when there was nothing to compute.
@@ -50,7 +51,7 @@ impl Core {
         self.ledger.expire(now, out);
         self.ledger.scheduler.plan(&mut self.plan);
         self.ledger.note_plan(&self.plan, now);
-        let outcome = if self.plan.rows.is_empty() { Ok(()) } else { self.compute(out) };
+        let outcome = if self.plan.rows.is_empty() { self.check_idle(now, out) } else { self.compute(out) };
         self.refresh_stats();
         outcome?;
         Ok((!self.plan.rows.is_empty()).then(|| self.count_iteration(now)))
@@ -59,6 +60,16 @@ impl Core {
     /// Figures as of now.
     pub(super) fn stats(&self) -> &ExecutorStats {
         &self.stats
+    }
+
+    /// An empty plan while somebody waits would stay empty for ever.
+    fn check_idle(&mut self, now: Instant, out: &mut Vec<Response>) -> Result<()> {
+        if self.is_idle() {
+            return Ok(());
+        }
+        let error = Error::internal("scheduler", "no waiting request can take a step");
+        self.ledger.fail_all(&error, now, out);
+        Err(error)
     }
 
     fn compute(&mut self, out: &mut Vec<Response>) -> Result<()> {

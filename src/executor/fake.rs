@@ -31,10 +31,10 @@ pub(super) struct Fake {
     pub(super) faults: Faults,
     /// Time that a step takes.
     pub(super) delay: std::time::Duration,
-    calls: usize,
+    pub(super) calls: usize,
     /// By group, block and token of the block.
-    memory: Vec<Vec<u64>>,
-    logits: Vec<f32>,
+    pub(super) memory: Vec<Vec<u64>>,
+    pub(super) logits: Vec<f32>,
 }
 
 impl Fake {

@@ -65,6 +65,13 @@ impl Ledger {
         }
     }
 
+    /// Ends every request with an error.
+    pub(super) fn fail_all(&mut self, error: &Error, now: Instant, out: &mut Vec<Response>) {
+        while let Some(id) = self.requests.keys().next().copied() {
+            self.fail(id, error.clone(), now, out);
+        }
+    }
+
     /// Ends the requests whose time is over.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Response>) {
         let over = |a: &Active| a.job.deadline.is_some_and(|deadline| deadline <= now);

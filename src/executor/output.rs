@@ -96,11 +96,6 @@ impl Output {
         Ok(stopped)
     }
 
-    /// Tokens generated so far.
-    pub(super) fn generated(&self) -> u32 {
-        self.generated
-    }
-
     /// What is new since the last call.
     pub(super) fn take(&mut self) -> Delta {
         std::mem::take(&mut self.delta)

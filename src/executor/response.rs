@@ -62,4 +62,12 @@ impl Response {
             stats: RequestStats::default(),
         }
     }
+    /// Appends the next response of the same sequence; neither has ended it.
+    pub(super) fn join(&mut self, next: Response) {
+        self.text.push_str(&next.text);
+        self.tokens.extend(next.tokens);
+        self.logprobs.extend(next.logprobs);
+        self.context_logits.extend(next.context_logits);
+        self.generation_logits.extend(next.generation_logits);
+    }
 }

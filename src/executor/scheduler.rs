@@ -174,12 +174,6 @@ impl Scheduler {
         }
     }
 
-    /// Whether the task has blocks.
-    #[must_use]
-    pub fn is_running(&self, id: TaskId) -> bool {
-        self.find(id).is_some()
-    }
-
     /// The tokens of a planned row.
     #[must_use]
     pub fn tokens(&self, row: &PlannedRow) -> &[u32] {

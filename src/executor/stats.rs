@@ -71,6 +71,8 @@ impl Totals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct ExecutorStats {
     pub iterations: u64,
+    /// Requests whose last response was not taken or delivered.
+    pub requests: usize,
     /// Sequences with cache blocks.
     pub running: usize,
     /// Sequences without.

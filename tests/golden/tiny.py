@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "models" / "tiny"
-TEXT = 'Once upon a time, there was a quiet owl named Zoë. She had a green kite, a gift from her uncle, and she took it everywhere. One day,'
+TEXT = ("Once upon a time, there was a quiet owl named Zoë. She had a green kite, a gift from her uncle, "
+        "and she took it everywhere. One day,")
 # Chosen so that no step is close: another order of additions must not change a token.
-GREEDY = ["<|begin|>Once upon a time, there was a brave dog named Max. One night,",
-          "<|begin|><|user|>Tell me a story about a race.<|end|><|assistant|>"]
-STEPS, LEAST_LEAD = 64, 0.05
+GREEDY = ["<|begin|>Once upon a time, there was a happy turtle named Ivy. One spring morning,",
+          "<|begin|><|user|>Tell me a story about a turtle named Finn.<|end|><|assistant|>"]
+STEPS, LEAST_LEAD = 64, 5e-3
 
 
 @torch.no_grad()
