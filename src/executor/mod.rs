@@ -7,6 +7,7 @@ mod executor;
 mod intake;
 mod job;
 mod ledger;
+mod load;
 mod mailbox;
 mod output;
 mod parts;
