@@ -57,7 +57,7 @@ Report measure(const Options &options) {
             report.throughput.push_back(measure_throughput(executor, workload, options, concurrency));
         }
     }
-    report.memory_bytes = executor.stats().memory_bytes;
+    report.cache_bytes = options.executor_config().kv_tokens * engine.info().kv_bytes_per_token;
     report.peak_rss_bytes = peak_rss_bytes();
     return report;
 }

@@ -111,7 +111,7 @@ std::string Report::table(const Options &options) const {
     if (latency) text += latency_table(*latency);
     for (const Throughput &at : throughput) text += throughput_table(at, throughput.front());
     text += "\n";
-    text += line("%-24s %12.1f MiB", "memory, as accounted", static_cast<double>(memory_bytes) / mebibyte);
+    text += line("%-24s %12.1f MiB", "cache", static_cast<double>(cache_bytes) / mebibyte);
     text += line("%-24s %12.1f MiB", "peak resident memory", static_cast<double>(peak_rss_bytes) / mebibyte);
     return text;
 }
@@ -130,6 +130,6 @@ std::string Report::json(const Options &options) const {
     if (latency) report.add("latency", json_of(*latency));
     std::vector<JsonObject> runs;
     for (const Throughput &at : throughput) runs.push_back(json_of(at, throughput.front()));
-    report.add("throughput", runs).add("memory_bytes", memory_bytes).add("peak_rss_bytes", peak_rss_bytes);
+    report.add("throughput", runs).add("cache_bytes", cache_bytes).add("peak_rss_bytes", peak_rss_bytes);
     return report.text() + "\n";
 }

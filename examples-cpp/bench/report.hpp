@@ -28,8 +28,8 @@ struct Report {
     std::optional<Latency> latency;
     std::vector<Throughput> throughput;
 
-    // As the executor accounts for it: weights, workspace, cache.
-    std::uint64_t memory_bytes = 0;
+    // Cache for the tokens that the executor was asked to hold.
+    std::uint64_t cache_bytes = 0;
     // Of the process, from the load on.
     std::uint64_t peak_rss_bytes = 0;
 

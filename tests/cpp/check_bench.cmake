@@ -32,7 +32,7 @@ function(expect value)
 endfunction()
 
 expect(LlamaForCausalLM architecture)
-foreach(figure weight_bytes load_s load_to_first_token_s memory_bytes peak_rss_bytes hardware_threads)
+foreach(figure weight_bytes load_s load_to_first_token_s cache_bytes peak_rss_bytes hardware_threads)
   expect_positive(${figure})
 endforeach()
 expect_ordered(latency first_token_s)
