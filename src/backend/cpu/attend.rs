@@ -13,7 +13,6 @@ use crate::engine::BLOCK_TOKENS;
 
 /// Positions between two updates of the running maximum.
 const SPAN: usize = 64;
-const SPAN_BLOCKS: usize = SPAN / BLOCK_TOKENS;
 /// Query rows of the tallest tile of any vector.
 const MOST_QUERIES: usize = 8;
 

@@ -60,49 +60,48 @@ macro_rules! tiles {
 /// The [`Compiled`] of a vector type, with the products as given; every function gets the attributes.
 macro_rules! compiled {
     ($attributes:tt, $vector:ty, f32: $f32:expr, bf16: $bf16:expr) => {{
-        use $crate::backend::cpu::compiled::attributed;
         use $crate::backend::cpu::{attend, rows, tile};
-        attributed! { $attributes unsafe fn expand(panel: *const u32, pairs: usize, out: *mut f32) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand(panel: *const u32, pairs: usize, out: *mut f32) {
             // SAFETY: the caller's.
             unsafe { tile::expand::<$vector>(panel, pairs, out) }
         } }
-        attributed! { $attributes unsafe fn pack_f32(pack: &tile::Pack) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_f32(pack: &tile::Pack) {
             // SAFETY: the caller's.
             unsafe { tile::pack_f32(pack) }
         } }
-        attributed! { $attributes unsafe fn pack_pairs(pack: &tile::Pack) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_pairs(pack: &tile::Pack) {
             // SAFETY: the caller's.
             unsafe { tile::pack_pairs(pack) }
         } }
-        attributed! { $attributes unsafe fn finish(finish: &tile::Finish) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn finish(finish: &tile::Finish) {
             // SAFETY: the caller's.
             unsafe { tile::finish::<$vector>(finish) }
         } }
-        attributed! { $attributes unsafe fn norm(norm: &rows::Norm) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn norm(norm: &rows::Norm) {
             // SAFETY: the caller's.
             unsafe { rows::norm::<$vector>(norm) }
         } }
-        attributed! { $attributes unsafe fn add(elements: &rows::Elements) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn add(elements: &rows::Elements) {
             // SAFETY: the caller's.
             unsafe { rows::add::<$vector>(elements) }
         } }
-        attributed! { $attributes unsafe fn mul(elements: &rows::Elements) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn mul(elements: &rows::Elements) {
             // SAFETY: the caller's.
             unsafe { rows::mul::<$vector>(elements) }
         } }
-        attributed! { $attributes unsafe fn activate(f: $crate::types::Activation, elements: &rows::Elements) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn activate(f: $crate::types::Activation, elements: &rows::Elements) {
             // SAFETY: the caller's.
             unsafe { rows::activate::<$vector>(f, elements) }
         } }
-        attributed! { $attributes unsafe fn rotate(rotation: &rows::Rotation) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn rotate(rotation: &rows::Rotation) {
             // SAFETY: the caller's.
             unsafe { rows::rotate::<$vector>(rotation) }
         } }
-        attributed! { $attributes unsafe fn attend_f32(task: &attend::Attend<'_>) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn attend_f32(task: &attend::Attend<'_>) {
             // SAFETY: the caller's.
             unsafe { attend::attend::<$vector, f32>(task) }
         } }
-        attributed! { $attributes unsafe fn attend_bf16(task: &attend::Attend<'_>) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn attend_bf16(task: &attend::Attend<'_>) {
             // SAFETY: the caller's.
             unsafe { attend::attend::<$vector, u16>(task) }
         } }

@@ -58,12 +58,7 @@ impl MatMul {
         Ok(MatMul { team, input, output, first, up: None, activation })
     }
 
-    pub(super) fn gated(
-        team: Arc<Team>,
-        operands: &Operands<'_>,
-        bias: bool,
-        activation: Activation,
-    ) -> Result<Self> {
+    pub(super) fn gated(team: Arc<Team>, operands: &Operands<'_>, bias: bool, activation: Activation) -> Result<Self> {
         let (input, output) = ends(operands)?;
         let first = factor(operands, 0, bias.then_some(2), &input, &output)?;
         let up = factor(operands, 1, bias.then_some(3), &input, &output)?;

@@ -70,7 +70,10 @@ impl CpuDevice {
         let isa = config.isa.unwrap_or_else(Isa::detect);
         let compiled = isa.compiled().ok_or_else(|| Error::DeviceUnavailable {
             what: format!("cpu ({isa})"),
-            why: format!("this processor has {}", Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ")),
+            why: format!(
+                "this processor has {}",
+                Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ")
+            ),
         })?;
         Ok(CpuDevice { isa, team: Arc::new(Team::new(config.threads, compiled)?) })
     }

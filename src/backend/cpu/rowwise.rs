@@ -26,7 +26,8 @@ impl Normalize {
     pub(super) fn new(team: Arc<Team>, operands: &Operands<'_>, eps: f32, bias: bool, add: bool) -> Result<Self> {
         let output = operands.output(usize::from(add))?;
         let x = operands.input_like(0, &output, output.columns)?;
-        let added = if add { Some((operands.input_like(1, &output, output.columns)?, sum(operands, &output)?)) } else { None };
+        let added =
+            if add { Some((operands.input_like(1, &output, output.columns)?, sum(operands, &output)?)) } else { None };
         let gain = operands.vector(0, output.columns)?;
         let bias = if bias { Some(operands.vector(1, output.columns)?) } else { None };
         Ok(Normalize { team, x, added, gain, bias, eps, output })
