@@ -9,7 +9,8 @@ pub struct ExecutorConfig {
     pub max_batch_tokens: usize,
     /// Most tokens of one request, prompt and output; 0: the model's.
     pub max_sequence_tokens: usize,
-    /// Requests that wait; one more is refused with `QueueFull`.
+    /// Requests beside `max_batch_size` of them; one more is refused with `QueueFull`. A request counts until its last
+    /// response was taken or delivered, so that clients who never take theirs cannot pile them up.
     pub max_queue: usize,
     /// Responses kept per request before text is coalesced for a slow consumer.
     pub max_pending_responses: usize,

@@ -1,9 +1,35 @@
 //! Serves many requests at once: queue, scheduler, step loop, delivery, statistics.
 
 mod config;
+mod core;
+mod exchange;
+mod executor;
+mod intake;
+mod job;
+mod ledger;
+mod load;
+mod mailbox;
+mod output;
+mod parts;
 mod request;
 mod response;
+mod scheduler;
+mod stats;
+mod step;
+mod threads;
+
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod traces;
 
 pub use config::ExecutorConfig;
+pub use executor::Executor;
+pub use intake::{MAX_INPUT_BYTES, MAX_LOGITS_BYTES};
+pub use mailbox::Callback;
+pub use parts::ExecutorParts;
 pub use request::{Input, Request, RequestId};
-pub use response::{FinishReason, RequestStats, Response, TokenInfo, TokenLogprob};
+pub use response::{FinishReason, Response};
+pub use stats::{ExecutorStats, IterationStats, KvBlocks, RequestStats, Totals};

@@ -1,9 +1,8 @@
 //! What comes back. Every accepted request ends in exactly one response with `last` set.
 
-use std::time::Duration;
-
 use crate::error::Error;
-use crate::executor::request::RequestId;
+use crate::executor::{RequestId, RequestStats};
+use crate::sampling::TokenInfo;
 
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,38 +19,6 @@ pub enum FinishReason {
     Error,
 }
 
-/// A token and its log-probability (natural logarithm, before temperature and filters).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TokenLogprob {
-    pub token: u32,
-    pub logprob: f32,
-}
-
-/// Log-probabilities that belong to one generated token.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenInfo {
-    pub chosen: TokenLogprob,
-    /// The most likely tokens, most likely first.
-    pub top: Vec<TokenLogprob>,
-}
-
-/// Times and counts of one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RequestStats {
-    pub prompt_tokens: usize,
-    /// Prompt tokens whose cache blocks were reused.
-    pub cached_tokens: usize,
-    /// Generated tokens over all sequences.
-    pub generated_tokens: usize,
-    pub preemptions: usize,
-    /// From submission to the first scheduled step.
-    pub queued: Duration,
-    /// From submission to the first token.
-    pub first_token: Duration,
-    /// From submission to the end.
-    pub total: Duration,
-}
-
 /// A piece of a request's output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {
@@ -60,15 +27,15 @@ pub struct Response {
     pub sequence: u32,
     /// New text; valid UTF-8, may be empty.
     pub text: String,
-    /// New tokens.
+    /// New tokens, the EOS token or stop sequence that ends them included.
     pub tokens: Vec<u32>,
     /// One entry per token when log-probabilities were asked for.
     pub logprobs: Vec<TokenInfo>,
     /// `[prompt tokens, vocab]` f32 when asked for, once.
     pub context_logits: Vec<f32>,
-    /// `[tokens, vocab]` f32 when asked for.
+    /// `[tokens, vocab]` f32 as the model gave them, when asked for.
     pub generation_logits: Vec<f32>,
-    /// Set in the last response of this sequence.
+    /// Set in the last response of this sequence. When a request ends early, sequences that had not begun have none.
     pub finish: Option<FinishReason>,
     /// Set when the sequence failed.
     pub error: Option<Error>,
@@ -76,4 +43,31 @@ pub struct Response {
     pub last: bool,
     /// Filled in the last response.
     pub stats: RequestStats,
+}
+
+impl Response {
+    /// The only response of a request that ends before it said anything.
+    pub(super) fn ending(request: RequestId, finish: FinishReason, error: Option<Error>) -> Self {
+        Self {
+            request,
+            sequence: 0,
+            text: String::new(),
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            context_logits: Vec::new(),
+            generation_logits: Vec::new(),
+            finish: Some(finish),
+            error,
+            last: true,
+            stats: RequestStats::default(),
+        }
+    }
+    /// Appends the next response of the same sequence; neither has ended it.
+    pub(super) fn join(&mut self, next: Response) {
+        self.text.push_str(&next.text);
+        self.tokens.extend(next.tokens);
+        self.logprobs.extend(next.logprobs);
+        self.context_logits.extend(next.context_logits);
+        self.generation_logits.extend(next.generation_logits);
+    }
 }

@@ -4,11 +4,12 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogitBias {
     pub token: u32,
-    /// Added to the logit; `-inf` bans the token.
+    /// Added to the logit; finite, or `-inf` to ban the token.
     pub bias: f32,
 }
 
-/// Sampling parameters of one request. [`Default`] is greedy without limits but `max_tokens`.
+/// Sampling parameters of one request. Order: repetition penalty, presence and frequency penalties, bias, ban of EOS ids
+/// below `min_tokens`, temperature, top-k, top-p over what top-k kept, min-p; ties go to the lower id. [`Default`] is greedy without limits but `max_tokens`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// 0 is greedy; otherwise logits are divided by it. Finite, 0..=100.
@@ -21,24 +22,27 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Key of the counter-based generator; the same seed gives the same tokens whatever else runs.
     pub seed: u64,
-    /// > 0; 1 is off. Logits of tokens in prompt or output are divided (positive) or multiplied (negative) by it.
+    /// Above 0; 1 is off. Logits of tokens in prompt or output are divided (positive) or multiplied (negative) by it.
     pub repetition_penalty: f32,
     /// Subtracted once from the logit of every token already generated.
     pub presence_penalty: f32,
     /// Subtracted per occurrence among the generated tokens.
     pub frequency_penalty: f32,
+    /// At most 4096 entries; several for one token add up.
     pub logit_bias: Vec<LogitBias>,
     /// Generation ends before this text would be delivered (the stop text itself is not delivered).
+    /// At most 64, each of 1 to 1024 bytes.
     pub stop_strings: Vec<String>,
     /// Generation ends when the output ends with one of these (the sequence itself is delivered as tokens, not as text).
+    /// At most 64, each of 1 to 1024 tokens.
     pub stop_sequences: Vec<Vec<u32>>,
-    /// EOS and stops are ignored before this many tokens; EOS ids are banned until then.
+    /// Stops are ignored and EOS ids are banned before this many tokens; at most `max_tokens`.
     pub min_tokens: u32,
     /// At least 1.
     pub max_tokens: u32,
     /// Never end at an EOS id.
     pub ignore_eos: bool,
-    /// Log-probabilities of the n most likely tokens beside the chosen one; `None` is off, `Some(0)` the chosen one only.
+    /// Log-probabilities of the n most likely tokens beside the chosen one, at most 1024; `None` is off, `Some(0)` the chosen one only.
     pub logprobs: Option<u32>,
     /// Sequences returned for one prompt; 1..=128. Sequence i samples with key (seed, i).
     pub n: u32,

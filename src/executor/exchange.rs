@@ -1,0 +1,339 @@
+//! Where clients, the loop and the delivery thread meet: one lock over what is on its way in and out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::error::{Error, Result};
+use crate::executor::job::Job;
+use crate::executor::mailbox::{Callback, Mailbox, Receiver};
+use crate::executor::{ExecutorStats, FinishReason, IterationStats, RequestId, Response};
+
+/// Iterations remembered for [`Exchange::take_iterations`].
+const ITERATION_HISTORY: usize = 1024;
+
+/// What clients want of the loop.
+#[derive(Default)]
+pub(super) struct Inbox {
+    pub(super) jobs: Vec<Job>,
+    pub(super) cancels: Vec<RequestId>,
+}
+
+impl Inbox {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.cancels.is_empty()
+    }
+}
+
+/// What the loop reports after an iteration.
+pub(super) struct Report<'a> {
+    pub(super) responses: &'a mut Vec<Response>,
+    pub(super) stats: ExecutorStats,
+    /// What was computed; nothing when there was nothing to compute, or the model's error.
+    pub(super) outcome: Result<Option<IterationStats>>,
+}
+
+/// A callback with what it is to be called with.
+pub(super) struct Call {
+    pub(super) request: RequestId,
+    pub(super) callback: Callback,
+    pub(super) responses: Vec<Response>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// No request is accepted; the loop is told to end.
+    Closing,
+    /// The loop has ended; every request has its last response.
+    Closed,
+}
+
+struct State {
+    phase: Phase,
+    inbox: Inbox,
+    mailboxes: BTreeMap<RequestId, Mailbox>,
+    /// Whose turn it was last, so that nobody starves.
+    served: RequestId,
+    /// Why the loop ended early.
+    broken: Option<Error>,
+    /// The last step's error.
+    fault: Option<Error>,
+    stats: ExecutorStats,
+    iterations: VecDeque<IterationStats>,
+}
+
+pub(super) struct Exchange {
+    state: Mutex<State>,
+    /// Wakes the loop.
+    work: Condvar,
+    /// Wakes those who await responses.
+    arrived: Condvar,
+    /// Wakes the delivery thread.
+    calls: Condvar,
+    capacity: usize,
+    mailbox_limit: usize,
+}
+
+impl Exchange {
+    /// Accepts up to `capacity` requests whose last response was not taken, with mailboxes of `mailbox_limit` responses.
+    pub(super) fn new(capacity: usize, mailbox_limit: usize, stats: ExecutorStats) -> Self {
+        let state = State {
+            phase: Phase::Open,
+            inbox: Inbox::default(),
+            mailboxes: BTreeMap::new(),
+            served: RequestId(0),
+            broken: None,
+            fault: None,
+            stats,
+            iterations: VecDeque::with_capacity(ITERATION_HISTORY),
+        };
+        let (work, arrived, calls) = (Condvar::new(), Condvar::new(), Condvar::new());
+        Self { state: Mutex::new(state), work, arrived, calls, capacity, mailbox_limit }
+    }
+
+    /// Hands a job to the loop.
+    pub(super) fn submit(&self, job: Job, receiver: Receiver) -> Result<()> {
+        let mut state = self.state.lock();
+        state.check_open()?;
+        if state.mailboxes.len() >= self.capacity {
+            let why = format!("{} requests are unfinished or their last response was not taken", self.capacity);
+            return Err(Error::QueueFull { what: "executor".into(), why });
+        }
+        state.mailboxes.insert(job.id, Mailbox::new(receiver, self.mailbox_limit));
+        state.inbox.jobs.push(job);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Asks the loop to end a request; nothing happens if it has ended.
+    pub(super) fn cancel(&self, id: RequestId) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mailbox = state.mailboxes.get_mut(&id).filter(|m| !m.cancelled && !m.is_complete());
+        if let Some(mailbox) = mailbox {
+            mailbox.cancelled = true;
+            state.inbox.cancels.push(id);
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits for responses of one request or of any; at most `most`.
+    pub(super) fn receive(
+        &self,
+        filter: Option<RequestId>,
+        deadline: Option<Instant>,
+        most: usize,
+    ) -> Result<Vec<Response>> {
+        let mut state = self.state.lock();
+        let mut late = false;
+        loop {
+            let responses = match filter {
+                Some(id) => state.take_of(id, most)?,
+                None => state.take_any(most)?,
+            };
+            if !responses.is_empty() {
+                return Ok(responses);
+            }
+            if late {
+                return Err(Error::Timeout { what: "a response".into(), why: "none came in time".into() });
+            }
+            match deadline {
+                Some(deadline) => late = self.arrived.wait_until(&mut state, deadline).timed_out(),
+                None => self.arrived.wait(&mut state),
+            }
+        }
+    }
+
+    /// Swaps `inbox`, which is empty, for what has come in; waits for something if the loop is `idle`. False when the
+    /// loop is to end.
+    pub(super) fn next_work(&self, idle: bool, inbox: &mut Inbox) -> bool {
+        let mut state = self.state.lock();
+        while idle && state.inbox.is_empty() && state.phase == Phase::Open {
+            self.work.wait(&mut state);
+        }
+        std::mem::swap(&mut state.inbox, inbox);
+        state.phase == Phase::Open
+    }
+
+    /// Takes an iteration's results and wakes who waits for them.
+    pub(super) fn publish(&self, report: Report) {
+        let mut state = self.state.lock();
+        state.stats = report.stats;
+        state.record(report.outcome);
+        if !report.responses.is_empty() {
+            report.responses.drain(..).for_each(|response| state.put(response));
+            self.wake(state);
+        }
+    }
+
+    /// The loop ends, with `broken` not as it was told to. Every request that has no last response gets it.
+    pub(super) fn close(&self, broken: Option<Error>) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Closed;
+        let finish = if broken.is_some() { FinishReason::Error } else { FinishReason::Cancelled };
+        let open = state.mailboxes.iter().filter(|(_, mailbox)| !mailbox.is_complete());
+        let endings: Vec<_> = open.map(|(id, _)| Response::ending(*id, finish, broken.clone())).collect();
+        state.broken = broken;
+        endings.into_iter().for_each(|response| state.put(response));
+        self.wake(state);
+    }
+
+    /// Tells the loop to end.
+    pub(super) fn stop(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closing;
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits for a callback to call. `None` when no more will come.
+    pub(super) fn next_call(&self) -> Option<Call> {
+        let mut guard = self.state.lock();
+        loop {
+            if let Some(call) = guard.next_call() {
+                return Some(call);
+            }
+            if guard.phase == Phase::Closed {
+                return None;
+            }
+            self.calls.wait(&mut guard);
+        }
+    }
+
+    /// Puts a callback back after its call, or gives it up for good when its request is over.
+    pub(super) fn return_callback(&self, request: RequestId, callback: Callback) -> Option<Callback> {
+        let mut state = self.state.lock();
+        match state.mailboxes.get_mut(&request).filter(|mailbox| !mailbox.is_finished()) {
+            Some(mailbox) => {
+                mailbox.receiver = Receiver::Callback(Some(callback));
+                None
+            }
+            None => {
+                state.mailboxes.remove(&request);
+                Some(callback)
+            }
+        }
+    }
+
+    /// The request's callback failed: it is cancelled, and what it says is dropped.
+    pub(super) fn give_up_callback(&self, request: RequestId) {
+        self.cancel(request);
+        let mut state = self.state.lock();
+        if let Some(mailbox) = state.mailboxes.get_mut(&request) {
+            mailbox.mute();
+            state.forget_finished(request);
+        }
+    }
+
+    /// Whether requests are accepted.
+    pub(super) fn check_open(&self) -> Result<()> {
+        self.state.lock().check_open()
+    }
+
+    pub(super) fn health(&self) -> Result<()> {
+        let state = self.state.lock();
+        state.check_open()?;
+        state.fault.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn stats(&self) -> ExecutorStats {
+        let state = self.state.lock();
+        ExecutorStats { requests: state.mailboxes.len(), ..state.stats }
+    }
+
+    /// Iterations since the last call, the latest [`ITERATION_HISTORY`] of them.
+    pub(super) fn take_iterations(&self) -> Vec<IterationStats> {
+        self.state.lock().iterations.drain(..).collect()
+    }
+
+    fn wake(&self, state: MutexGuard<State>) {
+        drop(state);
+        self.arrived.notify_all();
+        self.calls.notify_one();
+    }
+}
+
+impl State {
+    fn check_open(&self) -> Result<()> {
+        match (&self.broken, self.phase) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Phase::Open) => Ok(()),
+            (None, _) => Err(Error::ShuttingDown { what: "executor".into(), why: "shutdown was called".into() }),
+        }
+    }
+
+    fn record(&mut self, outcome: Result<Option<IterationStats>>) {
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(iteration)) => {
+                self.fault = None;
+                if self.iterations.len() == ITERATION_HISTORY {
+                    self.iterations.pop_front();
+                }
+                self.iterations.push_back(iteration);
+            }
+            Err(error) => self.fault = Some(error),
+        }
+    }
+
+    fn put(&mut self, response: Response) {
+        let id = response.request;
+        if let Some(mailbox) = self.mailboxes.get_mut(&id) {
+            mailbox.put(response);
+        }
+        self.forget_finished(id);
+    }
+
+    /// Drops the mailbox of a finished request, unless a running callback still has to be told so.
+    fn forget_finished(&mut self, id: RequestId) {
+        let done = |m: &&Mailbox| m.is_finished() && !matches!(m.receiver, Receiver::Callback(_));
+        if self.mailboxes.get(&id).filter(done).is_some() {
+            self.mailboxes.remove(&id);
+        }
+    }
+
+    fn take_of(&mut self, id: RequestId, most: usize) -> Result<Vec<Response>> {
+        let Some(mailbox) = self.mailboxes.get_mut(&id) else {
+            let why = "it never existed or its last response was taken".to_string();
+            return Err(Error::NotFound { what: format!("request {}", id.0), why });
+        };
+        if !matches!(mailbox.receiver, Receiver::Pull) {
+            return Err(Error::argument("request", "its responses go to a callback"));
+        }
+        let responses = mailbox.take(most).collect();
+        self.forget_finished(id);
+        Ok(responses)
+    }
+
+    fn take_any(&mut self, most: usize) -> Result<Vec<Response>> {
+        let mut responses = Vec::new();
+        let awaited = |m: &Mailbox| m.has_news() && matches!(m.receiver, Receiver::Pull);
+        while responses.len() < most {
+            let Some(id) = self.next_mailbox(awaited) else { break };
+            responses.extend(self.take_of(id, most - responses.len())?);
+        }
+        if responses.is_empty() && self.phase == Phase::Closed {
+            self.check_open()?;
+        }
+        Ok(responses)
+    }
+
+    fn next_call(&mut self) -> Option<Call> {
+        let request = self.next_mailbox(Mailbox::calls)?;
+        let (callback, responses) = self.mailboxes.get_mut(&request)?.begin_call()?;
+        Some(Call { request, callback, responses })
+    }
+
+    /// The next mailbox, after the one served last, that is as `wanted`.
+    fn next_mailbox(&mut self, wanted: impl Fn(&Mailbox) -> bool) -> Option<RequestId> {
+        let after = self.mailboxes.range((Excluded(self.served), Unbounded));
+        let found = after.chain(self.mailboxes.range(..=self.served)).find(|(_, mailbox)| wanted(mailbox));
+        let id = found.map(|(id, _)| *id)?;
+        self.served = id;
+        Some(id)
+    }
+}

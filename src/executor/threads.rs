@@ -1,0 +1,69 @@
+//! What the executor's two threads do: one computes, the other calls the clients' callbacks.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::executor::core::Core;
+use crate::executor::exchange::{Call, Exchange, Inbox, Report};
+use crate::executor::{IterationStats, Response};
+
+/// Computes until told to end. A panic ends it too; either way no request is left without its last response.
+pub(super) fn run_loop(exchange: &Exchange, core: &mut Core) {
+    let (mut inbox, mut responses) = (Inbox::default(), Vec::new());
+    while exchange.next_work(core.is_idle(), &mut inbox) {
+        let iteration = AssertUnwindSafe(|| iterate(core, &mut inbox, &mut responses));
+        let (outcome, broken) = match catch_unwind(iteration) {
+            Ok(outcome) => (outcome, None),
+            Err(payload) => (Ok(None), Some(panic_error("executor loop", payload.as_ref()))),
+        };
+        exchange.publish(Report { responses: &mut responses, stats: *core.stats(), outcome });
+        if broken.is_some() {
+            return exchange.close(broken);
+        }
+    }
+    let farewell = AssertUnwindSafe(|| core.cancel_all(Instant::now(), &mut responses));
+    let broken = catch_unwind(farewell).err().map(|payload| panic_error("executor loop", payload.as_ref()));
+    exchange.publish(Report { responses: &mut responses, stats: *core.stats(), outcome: Ok(None) });
+    exchange.close(broken);
+}
+
+fn iterate(core: &mut Core, inbox: &mut Inbox, responses: &mut Vec<Response>) -> Result<Option<IterationStats>> {
+    let now = Instant::now();
+    for job in inbox.jobs.drain(..) {
+        core.add(job, now, responses);
+    }
+    for id in inbox.cancels.drain(..) {
+        core.cancel(id, now, responses);
+    }
+    core.step(now, responses)
+}
+
+/// Calls callbacks until the loop has ended and everything is delivered.
+pub(super) fn run_delivery(exchange: &Exchange) {
+    while let Some(call) = exchange.next_call() {
+        deliver(exchange, call);
+    }
+}
+
+fn deliver(exchange: &Exchange, call: Call) {
+    let Call { request, mut callback, responses } = call;
+    let called = catch_unwind(AssertUnwindSafe(|| responses.into_iter().for_each(&mut callback)));
+    let over = match called {
+        Ok(()) => exchange.return_callback(request, callback),
+        Err(_) => {
+            exchange.give_up_callback(request);
+            Some(callback)
+        }
+    };
+    // What a callback owns may panic when it is dropped, or call the executor: no lock is held here. Such a panic
+    // concerns nobody else.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(over)));
+}
+
+fn panic_error(what: &str, payload: &(dyn Any + Send)) -> Error {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    Error::Panic { what: what.into(), why: text.unwrap_or("no message").into() }
+}

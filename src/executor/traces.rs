@@ -1,0 +1,359 @@
+//! Random concurrent traces on the executor without threads: every request must get what it gets when it is alone,
+//! whatever else runs, however small the pool, whoever is cancelled; and the cache must stay consistent.
+
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::fake::{EOS, Fake, POISON, VOCAB, expected, expected_logits, id};
+use super::{ExecutorConfig, FinishReason, Input, Request, Response};
+use crate::engine::Limits;
+use crate::executor::core::Core;
+use crate::executor::intake::Intake;
+use crate::executor::parts::assemble;
+use crate::sampling::{LogitBias, SamplingParams};
+
+/// More steps than any of these traces needs; a livelock reaches it.
+const MANY_STEPS: usize = 3000;
+
+#[derive(Debug, Clone)]
+struct Setting {
+    rows: usize,
+    tokens: usize,
+    logit_rows: usize,
+    blocks: usize,
+    block_tokens: usize,
+    windows: Vec<Option<usize>>,
+    reuse: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Arrival {
+    request: Request,
+    at: usize,
+    cancel_at: Option<usize>,
+}
+
+/// All that one trace delivered, by request.
+struct Outcome {
+    responses: Vec<Vec<Response>>,
+    steps: usize,
+}
+
+fn core(setting: &Setting) -> (Core, Intake) {
+    let limits = Limits {
+        tokens: setting.tokens,
+        logit_rows: setting.logit_rows.max(setting.rows),
+        rows: setting.rows,
+        kv_blocks: setting.blocks,
+    };
+    let config = ExecutorConfig { prefix_reuse: setting.reuse, ..ExecutorConfig::default() };
+    assemble(Fake::new(limits, setting.block_tokens, &setting.windows).parts(config)).unwrap()
+}
+
+/// Runs a trace to its end; requests that the pool can never hold are refused and have no responses.
+fn run(setting: &Setting, trace: &[Arrival]) -> Outcome {
+    let (mut core, intake) = core(setting);
+    let (now, mut out) = (Instant::now(), Vec::new());
+    let last_event = trace.iter().map(|a| a.at.max(a.cancel_at.unwrap_or(0))).max().unwrap_or(0);
+    let mut step = 0;
+    while step <= last_event || !core.is_idle() {
+        for (number, arrival) in trace.iter().enumerate() {
+            if arrival.at == step {
+                let job = intake.accept(id(number), arrival.request.clone(), now);
+                job.into_iter().for_each(|job| core.add(job, now, &mut out));
+            }
+            if arrival.cancel_at == Some(step) {
+                core.cancel(id(number), now, &mut out);
+            }
+        }
+        core.step(now, &mut out).unwrap();
+        core.verify();
+        step += 1;
+        assert!(step < MANY_STEPS, "livelock");
+    }
+    assert_eq!((core.stats().kv.used, core.stats().running, core.stats().waiting), (0, 0, 0));
+    let of = |number| out.iter().filter(|r| r.request == id(number)).cloned().collect();
+    Outcome { responses: (0..trace.len()).map(of).collect(), steps: step }
+}
+
+fn tokens_of(responses: &[Response], sequence: u32) -> Vec<u32> {
+    responses.iter().filter(|r| r.sequence == sequence).flat_map(|r| r.tokens.clone()).collect()
+}
+
+/// Checks one request's responses against the request run alone.
+fn check(setting: &Setting, arrival: &Arrival, responses: &[Response]) {
+    let Input::Tokens(prompt) = &arrival.request.input else { panic!("traces submit tokens") };
+    let params = &arrival.request.sampling;
+    if responses.is_empty() {
+        return;
+    }
+    assert_eq!(responses.iter().filter(|r| r.last).count(), 1);
+    let last = responses.last().unwrap();
+    assert!(last.last && last.finish.is_some());
+    let generated: usize = responses.iter().map(|r| r.tokens.len()).sum();
+    assert_eq!((last.stats.prompt_tokens, last.stats.generated_tokens), (prompt.len(), generated));
+    for sequence in 0..params.n {
+        let ours = tokens_of(responses, sequence);
+        let finish = responses.iter().filter(|r| r.sequence == sequence).find_map(|r| r.finish);
+        match (expected(prompt, params, sequence, &setting.windows), finish) {
+            (None, finish) => assert!(matches!(finish, Some(FinishReason::Error | FinishReason::Cancelled) | None)),
+            (Some(alone), Some(FinishReason::Eos | FinishReason::Length)) => assert_eq!(ours, alone),
+            (Some(alone), Some(FinishReason::Cancelled) | None) => {
+                assert!(arrival.cancel_at.is_some() || last.finish == Some(FinishReason::Error));
+                assert!(alone.starts_with(&ours));
+            }
+            // Another sequence of this request ran into NaN.
+            (Some(alone), Some(FinishReason::Error)) => {
+                assert!((0..params.n).any(|s| expected(prompt, params, s, &setting.windows).is_none()));
+                assert!(alone.starts_with(&ours));
+            }
+            (_, finish) => panic!("{finish:?}"),
+        }
+    }
+    check_logits(setting, arrival, prompt, responses);
+}
+
+fn check_logits(setting: &Setting, arrival: &Arrival, prompt: &[u32], responses: &[Response]) {
+    let context: Vec<f32> = responses.iter().flat_map(|r| r.context_logits.clone()).collect();
+    if arrival.request.return_context_logits && !context.is_empty() && !prompt.contains(&POISON) {
+        let all: Vec<f32> =
+            (1..=prompt.len()).flat_map(|end| expected_logits(&prompt[..end], &setting.windows)).collect();
+        assert!(context == all, "context logits differ");
+    }
+    for r in responses.iter().filter(|r| arrival.request.return_generation_logits && r.error.is_none()) {
+        assert_eq!(r.generation_logits.len(), r.tokens.len() * VOCAB);
+    }
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let windows = prop::sample::select(vec![vec![None], vec![Some(3)], vec![None, Some(5)], vec![Some(1), Some(7)]]);
+    (1usize..5, 1usize..9, 1usize..9, 3usize..30, 1usize..5, windows, any::<bool>()).prop_map(
+        |(rows, tokens, logit_rows, blocks, block_tokens, windows, reuse)| Setting {
+            rows: rows.min(tokens),
+            tokens,
+            logit_rows,
+            blocks,
+            block_tokens,
+            windows,
+            reuse,
+        },
+    )
+}
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    // Prompts are beginnings of a few texts, so that prefixes are shared; sometimes one holds the poison.
+    let prompt = (0u32..3, 1usize..16, prop::option::weighted(0.1, any::<prop::sample::Index>())).prop_map(
+        |(text, len, poison)| {
+            let mut prompt: Vec<u32> = (0..len as u32).map(|i| (i * (text + 3) + text) % 20).collect();
+            if let Some(at) = poison {
+                prompt[at.index(len)] = POISON;
+            }
+            prompt
+        },
+    );
+    let params = (0u32..2, 0u64..3, 1u32..12, 1u32..4, any::<bool>(), 0u32..4).prop_map(
+        |(temperature, seed, max_tokens, n, penalised, min_tokens)| SamplingParams {
+            temperature: temperature as f32,
+            seed,
+            max_tokens,
+            n,
+            min_tokens: min_tokens.min(max_tokens),
+            repetition_penalty: if penalised { 1.3 } else { 1.0 },
+            presence_penalty: if penalised { 0.2 } else { 0.0 },
+            // The model may choose the poison; those requests fail, the others must not.
+            ..SamplingParams::default()
+        },
+    );
+    let flags = (any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.2), 0u8..2);
+    (prompt, params, flags, 0usize..12, prop::option::weighted(0.25, 0usize..30)).prop_map(
+        |(prompt, sampling, (stream, context, generation, salt), at, cancel)| Arrival {
+            request: Request {
+                sampling,
+                stream,
+                return_context_logits: context,
+                return_generation_logits: generation,
+                salt: vec![salt],
+                ..Request::new(Input::Tokens(prompt))
+            },
+            at,
+            cancel_at: cancel.map(|c| at + c),
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #[test]
+    fn nobody_notices_the_others(setting in setting(), trace in prop::collection::vec(arrival(), 1..7)) {
+        let outcome = run(&setting, &trace);
+        for (arrival, responses) in trace.iter().zip(&outcome.responses) {
+            check(&setting, arrival, responses);
+        }
+    }
+}
+
+fn plain(prompt: Vec<u32>, max_tokens: u32) -> Request {
+    let logit_bias = vec![LogitBias { token: POISON, bias: f32::NEG_INFINITY }];
+    let sampling = SamplingParams { max_tokens, logit_bias, ignore_eos: true, ..SamplingParams::default() };
+    Request { sampling, ..Request::new(Input::Tokens(prompt)) }
+}
+
+fn tiny(reuse: bool) -> Setting {
+    Setting { rows: 3, tokens: 5, logit_rows: 3, blocks: 12, block_tokens: 2, windows: vec![None], reuse }
+}
+
+/// Three requests that together exceed the pool, so that the youngest is preempted.
+fn crowded() -> Vec<Arrival> {
+    let text = |start: u32| (start..start + 7).collect::<Vec<u32>>();
+    let arrival = |at, start| Arrival { request: plain(text(start), 9), at, cancel_at: None };
+    vec![arrival(0, 0), arrival(1, 0), arrival(2, 5)]
+}
+
+fn preemptions(outcome: &Outcome) -> usize {
+    outcome.responses.iter().flatten().map(|r| r.stats.preemptions).sum()
+}
+
+#[test]
+fn cancelling_anyone_at_any_step_is_consistent() {
+    for reuse in [false, true] {
+        let setting = tiny(reuse);
+        let undisturbed = run(&setting, &crowded());
+        assert!(reuse || preemptions(&undisturbed) > 0, "the trace is there to preempt");
+        for victim in 0..3 {
+            for step in 0..=undisturbed.steps {
+                let mut trace = crowded();
+                trace[victim].cancel_at = Some(step);
+                let outcome = run(&setting, &trace);
+                trace.iter().zip(&outcome.responses).for_each(|(a, r)| check(&setting, a, r));
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_prompts_share_their_blocks() {
+    let trace = [0, 4].map(|at| Arrival { request: plain((0..9).collect(), 3), at, cancel_at: None });
+    let cached = |reuse| {
+        let outcome = run(&tiny(reuse), &trace);
+        outcome.responses.map_last_stats()
+    };
+    assert_eq!((cached(true), cached(false)), (vec![0, 8], vec![0, 0]));
+}
+
+trait LastStats {
+    fn map_last_stats(&self) -> Vec<usize>;
+}
+
+impl LastStats for Vec<Vec<Response>> {
+    fn map_last_stats(&self) -> Vec<usize> {
+        self.iter().map(|r| r.last().unwrap().stats.cached_tokens).collect()
+    }
+}
+
+#[test]
+fn siblings_find_the_prompt_in_the_cache() {
+    let (setting, mut request) = (tiny(true), plain((0..8).collect(), 2));
+    request.sampling.n = 3;
+    let (mut core, intake) = core(&setting);
+    let (now, mut out) = (Instant::now(), Vec::new());
+    core.add(intake.accept(id(0), request, now).unwrap(), now, &mut out);
+    while !core.is_idle() {
+        core.step(now, &mut out).unwrap();
+    }
+    assert_eq!(core.stats().prefix_hit_tokens, 2 * 6);
+    assert_eq!(out.iter().filter(|r| r.finish.is_some()).count(), 3);
+}
+
+#[test]
+fn nan_fails_one_request_and_is_forgotten() {
+    let mut poisoned: Vec<u32> = (0..8).collect();
+    poisoned[1] = POISON;
+    let good = plain((0..8).collect(), 4);
+    let arrival = |request: &Request, at| Arrival { request: request.clone(), at, cancel_at: None };
+    let trace = [arrival(&plain(poisoned, 4), 0), arrival(&good, 0), arrival(&good, 20)];
+    let setting = Setting { blocks: 30, ..tiny(true) };
+    let outcome = run(&setting, &trace);
+    trace.iter().zip(&outcome.responses).for_each(|(a, r)| check(&setting, a, r));
+    let failed = outcome.responses[0].last().unwrap();
+    assert_eq!(failed.error.as_ref().map(|e| e.status()), Some(crate::Status::Numeric));
+    // The poisoned prompt was computed in chunks; none of its blocks is found by a later request.
+    let cached = run(&setting, &[trace[0].clone(), Arrival { at: 20, ..trace[0].clone() }]);
+    assert_eq!(cached.responses[1].last().unwrap().stats.cached_tokens, 0);
+}
+
+#[test]
+fn a_failed_forward_fails_its_rows_and_the_rest_goes_on() {
+    let limits = Limits { tokens: 8, logit_rows: 4, rows: 4, kv_blocks: 40 };
+    let mut fake = Fake::new(limits, 2, &[None]);
+    fake.faults.error_at = Some(2);
+    let (mut core, intake) = assemble(fake.parts(ExecutorConfig::default())).unwrap();
+    let (now, mut out) = (Instant::now(), Vec::new());
+    core.add(intake.accept(id(0), plain(vec![1, 2], 6), now).unwrap(), now, &mut out);
+    let failures = (0..4).filter(|_| core.step(now, &mut out).is_err()).count();
+    core.add(intake.accept(id(1), plain(vec![1, 2], 6), now).unwrap(), now, &mut out);
+    while !core.is_idle() {
+        core.step(now, &mut out).unwrap();
+        core.verify();
+    }
+    assert_eq!(failures, 1);
+    assert_eq!(
+        out.iter().filter(|r| r.last).map(|r| r.finish.unwrap()).collect::<Vec<_>>(),
+        [FinishReason::Error, FinishReason::Length]
+    );
+    assert_eq!(core.stats().kv.used, 0);
+}
+
+#[test]
+fn time_limits_end_running_and_waiting_requests() {
+    let (mut core, intake) = core(&Setting { rows: 1, ..tiny(true) });
+    let (now, mut out) = (Instant::now(), Vec::new());
+    let limit = std::time::Duration::from_secs(5);
+    for number in 0..2 {
+        let request = Request { time_limit: Some(limit), ..plain(vec![1, 2, 3], 10) };
+        core.add(intake.accept(id(number), request, now).unwrap(), now, &mut out);
+    }
+    core.step(now, &mut out).unwrap();
+    core.step(now + limit, &mut out).unwrap();
+    assert!(core.is_idle());
+    assert!(out.iter().filter(|r| r.last).all(|r| r.finish == Some(FinishReason::TimeLimit)));
+    assert_eq!((core.stats().totals.expired, core.stats().kv.used), (2, 0));
+}
+
+#[test]
+fn eos_ends_a_sequence_unless_it_is_ignored() {
+    let prompt = (0..100).map(|i| vec![i % 20, i / 20]).find(|prompt| {
+        let params = SamplingParams { max_tokens: 40, ..SamplingParams::default() };
+        expected(prompt, &params, 0, &[None]).is_some_and(|tokens| tokens.last() == Some(&EOS))
+    });
+    let mut arrival = Arrival { request: plain(prompt.unwrap(), 40), at: 0, cancel_at: None };
+    let setting = Setting { blocks: 40, ..tiny(true) };
+    for (ignore_eos, finish) in [(false, FinishReason::Eos), (true, FinishReason::Length)] {
+        arrival.request.sampling.ignore_eos = ignore_eos;
+        let outcome = run(&setting, std::slice::from_ref(&arrival));
+        check(&setting, &arrival, &outcome.responses[0]);
+        assert_eq!(outcome.responses[0].last().unwrap().finish, Some(finish));
+    }
+}
+
+#[test]
+fn what_can_never_be_scheduled_fails_instead_of_spinning() {
+    let (mut core, mut intake) = core(&tiny(true));
+    intake.pool_tokens = usize::MAX;
+    let (now, mut out) = (Instant::now(), Vec::new());
+    core.add(intake.accept(id(0), plain(vec![1; 100], 1), now).unwrap(), now, &mut out);
+    assert_eq!(core.step(now, &mut out).unwrap_err().status(), crate::Status::Internal);
+    assert!(core.is_idle() && out.last().unwrap().last);
+}
+
+#[test]
+fn a_cancelled_request_gives_its_blocks_back_before_the_next_step() {
+    let (mut core, intake) = core(&tiny(true));
+    let (now, mut out) = (Instant::now(), Vec::new());
+    core.add(intake.accept(id(0), plain((0..9).collect(), 3), now).unwrap(), now, &mut out);
+    core.step(now, &mut out).unwrap();
+    assert!(core.stats().kv.used > 0);
+    core.cancel(id(0), now, &mut out);
+    core.step(now, &mut out).unwrap();
+    assert_eq!(core.stats().kv.used, 0);
+}

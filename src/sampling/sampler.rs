@@ -1,0 +1,199 @@
+//! Chooses one token from a row of logits.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::sampling::logits::Processors;
+use crate::sampling::{SamplingParams, TokenInfo, rng};
+
+/// A token that may be chosen.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    logit: f32,
+    token: u32,
+    /// Proportional to the probability; 1 for the most likely token.
+    weight: f64,
+}
+
+/// Memory that sampling works in; one serves all samplers of a thread.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    logits: Vec<f32>,
+    candidates: Vec<Candidate>,
+    order: Vec<u32>,
+}
+
+impl Scratch {
+    /// Room for rows of `vocab_size`, so that no later call allocates.
+    #[must_use]
+    pub fn new(vocab_size: usize) -> Self {
+        Self {
+            logits: Vec::with_capacity(vocab_size),
+            candidates: Vec::with_capacity(vocab_size),
+            order: Vec::with_capacity(vocab_size),
+        }
+    }
+}
+
+/// A chosen token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampled {
+    pub token: u32,
+    /// Set when log-probabilities were asked for.
+    pub info: Option<TokenInfo>,
+}
+
+/// Samples one sequence of a request. Token `i` depends on its logits, the parameters, the sequence's history and
+/// `(seed, sequence, i)` alone.
+#[derive(Debug)]
+pub struct Sampler {
+    params: Arc<SamplingParams>,
+    sequence: u32,
+    processors: Processors,
+}
+
+impl Sampler {
+    /// A sampler for validated parameters; `sequence` is the index among the request's sequences.
+    #[must_use]
+    pub fn new(params: Arc<SamplingParams>, sequence: u32, prompt: &[u32], eos: &[u32]) -> Self {
+        let processors = Processors::new(params.clone(), prompt, eos);
+        Self { params, sequence, processors }
+    }
+
+    /// Chooses the next token from a row of `vocab_size` logits and adds it to the history.
+    ///
+    /// # Errors
+    /// `Numeric` when the row holds NaN or +inf (no distribution follows from it), or no token that may be chosen.
+    pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<Sampled> {
+        let raw_max = largest(logits)?;
+        let row = self.processed(logits, &mut scratch.logits);
+        let token = if self.params.temperature == 0.0 {
+            most_likely(row)?
+        } else {
+            filter(row, &self.params, &mut scratch.candidates)?;
+            let position = self.processors.generated();
+            pick(&scratch.candidates, rng::uniform(self.params.seed, self.sequence, position))
+        };
+        self.processors.record(token);
+        let top = self.params.logprobs;
+        let info = top.map(|top| TokenInfo::of(logits, raw_max, token, top as usize, &mut scratch.order));
+        Ok(Sampled { token, info })
+    }
+
+    fn processed<'a>(&self, logits: &'a [f32], copy: &'a mut Vec<f32>) -> &'a [f32] {
+        if !self.processors.active() {
+            return logits;
+        }
+        copy.clear();
+        copy.extend_from_slice(logits);
+        self.processors.apply(copy);
+        copy
+    }
+}
+
+/// The largest value of a row that a distribution follows from.
+fn largest(logits: &[f32]) -> Result<f32> {
+    let (mut max, mut broken) = (f32::NEG_INFINITY, false);
+    for &logit in logits {
+        broken |= logit.is_nan() | (logit == f32::INFINITY);
+        max = if logit > max { logit } else { max };
+    }
+    if broken {
+        return Err(numeric("a logit is NaN or +inf"));
+    }
+    if max == f32::NEG_INFINITY {
+        return Err(numeric("no token has a finite logit, or every token is banned"));
+    }
+    Ok(max)
+}
+
+fn numeric(why: &str) -> Error {
+    Error::Numeric { what: "logits".into(), why: why.into() }
+}
+
+fn most_likely(logits: &[f32]) -> Result<u32> {
+    let max = largest(logits)?;
+    let at = logits.iter().position(|l| *l == max).expect("the largest value is in its row");
+    Ok(at as u32)
+}
+
+/// Fills `candidates` with the tokens that the filters keep, by ascending id.
+fn filter(logits: &[f32], params: &SamplingParams, candidates: &mut Vec<Candidate>) -> Result<()> {
+    let max = largest(logits)?;
+    candidates.clear();
+    let possible = logits.iter().zip(0u32..).filter(|(logit, _)| **logit != f32::NEG_INFINITY);
+    candidates.extend(possible.map(|(&logit, token)| Candidate { logit, token, weight: 0.0 }));
+    keep_top_k(candidates, params.top_k as usize);
+    weigh(candidates, max, params.temperature);
+    keep_top_p(candidates, f64::from(params.top_p));
+    candidates.retain(|c| c.weight >= f64::from(params.min_p));
+    candidates.sort_unstable_by_key(|c| c.token);
+    Ok(())
+}
+
+fn by_likelihood(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
+}
+
+fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
+    if k > 0 && k < candidates.len() {
+        candidates.select_nth_unstable_by(k - 1, by_likelihood);
+        candidates.truncate(k);
+    }
+}
+
+fn weigh(candidates: &mut [Candidate], max: f32, temperature: f32) {
+    for c in candidates {
+        c.weight = ((f64::from(c.logit) - f64::from(max)) / f64::from(temperature)).exp();
+    }
+}
+
+/// Keeps the most likely candidates whose share reaches `p`. Only as many as that takes are sorted.
+fn keep_top_p(candidates: &mut Vec<Candidate>, p: f64) {
+    if p >= 1.0 {
+        return;
+    }
+    let wanted = p * candidates.iter().map(|c| c.weight).sum::<f64>();
+    let mut sorted = 64;
+    loop {
+        if sorted < candidates.len() {
+            candidates.select_nth_unstable_by(sorted - 1, by_likelihood);
+        }
+        sorted = sorted.min(candidates.len());
+        candidates[..sorted].sort_unstable_by(by_likelihood);
+        if let Some(kept) = shortest_reaching(&candidates[..sorted], wanted) {
+            return candidates.truncate(kept);
+        }
+        if sorted == candidates.len() {
+            return;
+        }
+        sorted *= 8;
+    }
+}
+
+/// Length of the shortest beginning whose weights reach `wanted`.
+fn shortest_reaching(candidates: &[Candidate], wanted: f64) -> Option<usize> {
+    let mut sum = 0.0;
+    candidates
+        .iter()
+        .position(|c| {
+            sum += c.weight;
+            sum >= wanted
+        })
+        .map(|at| at + 1)
+}
+
+/// Inverse of the cumulative distribution at `uniform` in `[0, 1)`.
+fn pick(candidates: &[Candidate], uniform: f64) -> u32 {
+    let target = uniform * candidates.iter().map(|c| c.weight).sum::<f64>();
+    let mut sum = 0.0;
+    let hit = candidates.iter().find(|c| {
+        sum += c.weight;
+        target < sum
+    });
+    hit.or(candidates.last()).expect("the most likely token passes every filter").token
+}
+
+#[cfg(test)]
+#[path = "sampler_tests.rs"]
+mod tests;
