@@ -1,6 +1,8 @@
 //! What runs plan steps: a [`Device`] allocates memory and prepares a [`Kernel`] for each step; launching all kernels
 //! in order is one forward pass. Backends see plan steps and addresses, never models.
 
+pub mod cpu;
+
 use crate::engine::{Limits, Plan};
 use crate::error::Result;
 
@@ -90,7 +92,8 @@ pub trait Device: Send {
     /// # Safety
     /// The region is alive and holds `count` initialised f32; nothing writes it while the result is borrowed.
     unsafe fn read<'a>(&self, region: Region, count: usize, staging: &'a mut Vec<f32>) -> Result<&'a [f32]>;
-    /// Bytes that [`Device::prepare`] will allocate for all steps of a plan beyond the bindings.
+    /// Bytes that the device and [`Device::prepare`] allocate for all steps of a plan beyond the bindings. Steps run one
+    /// after another, so the kernels of a device share one scratch.
     fn scratch_bytes(&self, plan: &Plan, limits: &Limits) -> usize;
     /// Prepares step `step` of a validated plan.
     fn prepare(&self, plan: &Plan, step: usize, bindings: &Bindings, limits: &Limits) -> Result<Box<dyn Kernel>>;

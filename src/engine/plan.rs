@@ -84,6 +84,17 @@ pub enum Packing {
     Panels,
 }
 
+impl Packing {
+    /// Multiple at which such a weight starts in the weight section.
+    #[must_use]
+    pub fn alignment(self) -> u64 {
+        match self {
+            Packing::RowMajor => 64,
+            Packing::Panels => 4096,
+        }
+    }
+}
+
 /// One weight in the engine's weight section.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightSpec {
@@ -112,6 +123,13 @@ impl WeightSpec {
         };
         u64::try_from(elements.checked_mul(self.dtype.bytes())?).ok()
     }
+
+    /// The checksum as a number; `None` when it is not exactly 16 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn checksum_value(&self) -> Option<u64> {
+        let digits = self.checksum.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        (digits && self.checksum.len() == 16).then(|| u64::from_str_radix(&self.checksum, 16).ok()).flatten()
+    }
 }
 
 /// Layers that share one block table: same bytes per token, same window.
@@ -127,10 +145,16 @@ pub struct KvGroup {
 }
 
 impl KvGroup {
+    /// Bytes of K and V of one token over all layers of the group.
+    #[must_use]
+    pub fn token_bytes(&self) -> usize {
+        2 * self.layers.len() * self.kv_heads * self.head_dim * self.dtype.bytes()
+    }
+
     /// Bytes of K and V of one block over all layers of the group.
     #[must_use]
     pub fn block_bytes(&self) -> usize {
-        2 * self.layers.len() * self.kv_heads * self.head_dim * BLOCK_TOKENS * self.dtype.bytes()
+        self.token_bytes() * BLOCK_TOKENS
     }
 }
 
@@ -167,6 +191,14 @@ pub struct Plan {
     pub kv_groups: Vec<KvGroup>,
     pub steps: Vec<Step>,
     pub outputs: Vec<Output>,
+}
+
+impl Plan {
+    /// Bytes of the weight section: where the last weight ends.
+    #[must_use]
+    pub fn weights_bytes(&self) -> u64 {
+        self.weights.last().map_or(0, |weight| weight.offset.saturating_add(weight.bytes))
+    }
 }
 
 /// The largest step a session is prepared for, and its KV pools.

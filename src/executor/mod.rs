@@ -6,6 +6,7 @@ mod exchange;
 mod intake;
 mod job;
 mod ledger;
+mod load;
 mod mailbox;
 mod mailroom;
 mod output;

@@ -1,5 +1,6 @@
 //! From logits to tokens: parameters, logits processors, the sampler, stop words.
 
+mod defaults;
 mod logits;
 mod logprob;
 mod params;

@@ -1,0 +1,325 @@
+//! The innermost loops of matrix products: tiles of activations rows times weight panels.
+//!
+//! Every output element is one chain of accumulations over k from 0 up, the same whatever the height of the tile, the
+//! number of panels beside each other, or how k is cut into blocks: partial sums are kept as f32 in `sums`.
+
+use std::marker::PhantomData;
+
+use super::vector::{LANES, Vector};
+use crate::engine::PANEL;
+use crate::types::Activation;
+
+/// One call of a tile of `height` rows (the tile function's own constant).
+#[derive(Clone, Copy)]
+pub(super) struct TileCall {
+    /// Words of each activation row: elements, or pairs of bf16 for a dot product.
+    pub words: usize,
+    /// Packed activations, `[words][height]`.
+    pub activations: *const f32,
+    /// The first panel at the first word, and the distance to the next panel in 4-byte words.
+    pub panel: *const u32,
+    pub panel_words: usize,
+    /// Sums `[height][PANEL]` of the first panel, and the distance to those of the next panel.
+    pub sums: *mut f32,
+    pub sums_step: usize,
+    /// Whether the sums start at zero rather than at what `sums` holds.
+    pub fresh: bool,
+}
+
+/// A tile function and how many panels it takes at once.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub run: unsafe fn(TileCall),
+    pub panels: usize,
+}
+
+/// How one word of an activation meets one word of a weight.
+pub(super) trait Product {
+    type V: Vector;
+    /// # Safety
+    /// See [`Vector`].
+    unsafe fn accumulate(sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
+}
+
+/// Words are f32.
+pub(super) struct F32<V>(PhantomData<V>);
+
+impl<V: Vector> Product for F32<V> {
+    type V = V;
+
+    #[inline(always)]
+    unsafe fn accumulate(sum: V, a: V, b: V) -> V {
+        // SAFETY: the caller's.
+        unsafe { a.mul_add(b, sum) }
+    }
+}
+
+/// The tile whose weights are words as `P` takes them. `HEIGHT` rows by `WIDTH` vectors are in registers at once;
+/// `PANELS` panels are covered.
+///
+/// # Safety
+/// See [`Vector`]; all pointers of the call are valid for the extents it states.
+#[inline(always)]
+pub(super) unsafe fn accumulate<P: Product, const HEIGHT: usize, const WIDTH: usize, const PANELS: usize>(
+    call: TileCall,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        for group in 0..PANELS * (PANEL / LANES) / WIDTH {
+            let (weights, targets) = columns::<WIDTH>(&call, group);
+            let mut sums = load_sums::<P::V, HEIGHT, WIDTH>(&call, targets);
+            for word in 0..call.words {
+                let a = call.activations.add(word * HEIGHT);
+                let mut b = [P::V::zero(); WIDTH];
+                for w in 0..WIDTH {
+                    b[w] = P::V::load(weights[w].add(word * PANEL).cast());
+                }
+                for row in 0..HEIGHT {
+                    let a = P::V::splat(*a.add(row));
+                    for w in 0..WIDTH {
+                        sums[row][w] = P::accumulate(sums[row][w], a, b[w]);
+                    }
+                }
+            }
+            store_sums(&sums, targets);
+        }
+    }
+}
+
+/// The tile whose activations are f32 and whose weights are pairs of bf16, widened on the way.
+///
+/// # Safety
+/// As [`accumulate`].
+#[inline(always)]
+pub(super) unsafe fn widen<P: Product, const HEIGHT: usize, const WIDTH: usize, const PANELS: usize>(call: TileCall) {
+    // SAFETY: the caller's.
+    unsafe {
+        for group in 0..PANELS * (PANEL / LANES) / WIDTH {
+            let (weights, targets) = columns::<WIDTH>(&call, group);
+            let mut sums = load_sums::<P::V, HEIGHT, WIDTH>(&call, targets);
+            for pair in 0..call.words / 2 {
+                let a = call.activations.add(2 * pair * HEIGHT);
+                let mut b = [P::V::zero(); WIDTH];
+                for w in 0..WIDTH {
+                    b[w] = P::V::load_low(weights[w].add(pair * PANEL));
+                }
+                step::<P, HEIGHT, WIDTH>(&mut sums, a, &b);
+                for w in 0..WIDTH {
+                    b[w] = P::V::load_high(weights[w].add(pair * PANEL));
+                }
+                step::<P, HEIGHT, WIDTH>(&mut sums, a.add(HEIGHT), &b);
+            }
+            if call.words % 2 == 1 {
+                let pair = call.words / 2;
+                let mut b = [P::V::zero(); WIDTH];
+                for w in 0..WIDTH {
+                    b[w] = P::V::load_low(weights[w].add(pair * PANEL));
+                }
+                step::<P, HEIGHT, WIDTH>(&mut sums, call.activations.add(2 * pair * HEIGHT), &b);
+            }
+            store_sums(&sums, targets);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn step<P: Product, const HEIGHT: usize, const WIDTH: usize>(
+    sums: &mut [[P::V; WIDTH]; HEIGHT],
+    a: *const f32,
+    b: &[P::V; WIDTH],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        for row in 0..HEIGHT {
+            let a = P::V::splat(*a.add(row));
+            for w in 0..WIDTH {
+                sums[row][w] = P::accumulate(sums[row][w], a, b[w]);
+            }
+        }
+    }
+}
+
+/// Where the weights and the sums of the `group`th `WIDTH` vectors of columns lie.
+#[inline(always)]
+unsafe fn columns<const WIDTH: usize>(call: &TileCall, group: usize) -> ([*const u32; WIDTH], [*mut f32; WIDTH]) {
+    let mut weights = [std::ptr::null::<u32>(); WIDTH];
+    let mut targets = [std::ptr::null_mut::<f32>(); WIDTH];
+    for w in 0..WIDTH {
+        let (panel, half) = ((group * WIDTH + w) / (PANEL / LANES), (group * WIDTH + w) % (PANEL / LANES));
+        // SAFETY: the caller covers that many panels.
+        unsafe {
+            weights[w] = call.panel.add(panel * call.panel_words + half * LANES);
+            targets[w] = call.sums.add(panel * call.sums_step + half * LANES);
+        }
+    }
+    (weights, targets)
+}
+
+#[inline(always)]
+unsafe fn load_sums<V: Vector, const HEIGHT: usize, const WIDTH: usize>(
+    call: &TileCall,
+    targets: [*mut f32; WIDTH],
+) -> [[V; WIDTH]; HEIGHT] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [[V::zero(); WIDTH]; HEIGHT];
+        if !call.fresh {
+            for row in 0..HEIGHT {
+                for w in 0..WIDTH {
+                    sums[row][w] = V::load(targets[w].add(row * PANEL));
+                }
+            }
+        }
+        sums
+    }
+}
+
+#[inline(always)]
+unsafe fn store_sums<V: Vector, const HEIGHT: usize, const WIDTH: usize>(
+    sums: &[[V; WIDTH]; HEIGHT],
+    targets: [*mut f32; WIDTH],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        for row in 0..HEIGHT {
+            for w in 0..WIDTH {
+                sums[row][w].store(targets[w].add(row * PANEL));
+            }
+        }
+    }
+}
+
+/// Widens `pairs` rows of a bf16 panel, `[pairs][PANEL][2]`, to f32 `[2 * pairs][PANEL]`.
+///
+/// # Safety
+/// See [`Vector`]; both ends are valid for these extents.
+#[inline(always)]
+pub(super) unsafe fn expand<V: Vector>(panel: *const u32, pairs: usize, out: *mut f32) {
+    // SAFETY: the caller's.
+    unsafe {
+        for pair in 0..pairs {
+            for at in (0..PANEL).step_by(LANES) {
+                let from = panel.add(pair * PANEL + at);
+                V::load_low(from).store(out.add(2 * pair * PANEL + at));
+                V::load_high(from).store(out.add((2 * pair + 1) * PANEL + at));
+            }
+        }
+    }
+}
+
+/// Activation rows to be packed for a tile.
+#[derive(Clone, Copy)]
+pub(super) struct Pack {
+    pub rows: *const f32,
+    pub stride: usize,
+    pub height: usize,
+    pub k: usize,
+    pub out: *mut f32,
+}
+
+/// Columns packed at once: short enough for the written strip to stay in the first-level cache.
+const STRIP: usize = 16;
+
+/// Packs `height` rows as `[k][height]` f32.
+///
+/// # Safety
+/// See [`Vector`]; both ends are valid for these extents.
+#[inline(always)]
+pub(super) unsafe fn pack_f32(pack: &Pack) {
+    for start in (0..pack.k).step_by(STRIP) {
+        for row in 0..pack.height {
+            for k in start..pack.k.min(start + STRIP) {
+                // SAFETY: the caller's.
+                unsafe { *pack.out.add(k * pack.height + row) = *pack.rows.add(row * pack.stride + k) };
+            }
+        }
+    }
+}
+
+/// Packs `height` rows, rounded to bf16, as `[ceil(k / 2)][height]` pairs; an odd k is filled up with zero.
+///
+/// # Safety
+/// As [`pack_f32`].
+#[inline(always)]
+pub(super) unsafe fn pack_pairs(pack: &Pack) {
+    let out = pack.out.cast::<u32>();
+    for start in (0..pack.k / 2).step_by(STRIP) {
+        for row in 0..pack.height {
+            for pair in start..(pack.k / 2).min(start + STRIP) {
+                // SAFETY: the caller's.
+                unsafe {
+                    let from = pack.rows.add(row * pack.stride + 2 * pair);
+                    *out.add(pair * pack.height + row) = to_bf16(*from) | to_bf16(*from.add(1)) << 16;
+                }
+            }
+        }
+    }
+    if pack.k % 2 == 1 {
+        for row in 0..pack.height {
+            // SAFETY: the caller's.
+            unsafe {
+                let last = *pack.rows.add(row * pack.stride + pack.k - 1);
+                *out.add(pack.k / 2 * pack.height + row) = to_bf16(last);
+            }
+        }
+    }
+}
+
+/// The nearest bf16 (ties to even) in the low half; NaN stays NaN.
+#[inline(always)]
+pub(super) fn to_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }
+}
+
+/// What turns the sums of one panel into output columns.
+#[derive(Clone, Copy)]
+pub(super) struct Finish {
+    /// Sums `[rows][PANEL]`.
+    pub sums: *const f32,
+    /// Biases of this panel's columns; null without.
+    pub bias: *const f32,
+    /// The second product's sums and biases, which the activated first one multiplies; null without.
+    pub up: *const f32,
+    pub up_bias: *const f32,
+    pub activation: Option<Activation>,
+    pub rows: usize,
+    /// Columns of the panel that exist, at most [`PANEL`].
+    pub columns: usize,
+    pub out: *mut f32,
+    pub stride: usize,
+}
+
+/// Applies biases, activation and gate, and writes the output columns.
+///
+/// # Safety
+/// See [`Vector`]; all pointers that are not null are valid for the extents stated.
+#[inline(always)]
+pub(super) unsafe fn finish<V: Vector>(finish: &Finish) {
+    // SAFETY: the caller's.
+    unsafe {
+        for at in (0..finish.columns).step_by(LANES) {
+            let count = (finish.columns - at).min(LANES);
+            let bias = load_bias::<V>(finish.bias, at, count);
+            let up_bias = load_bias::<V>(finish.up_bias, at, count);
+            for row in 0..finish.rows {
+                let mut y = V::load(finish.sums.add(row * PANEL + at)).add(bias);
+                if let Some(activation) = finish.activation {
+                    y = super::math::activate(activation, y);
+                }
+                if !finish.up.is_null() {
+                    y = y.mul(V::load(finish.up.add(row * PANEL + at)).add(up_bias));
+                }
+                let out = finish.out.add(row * finish.stride + at);
+                if count == LANES { y.store(out) } else { y.store_first(out, count) }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn load_bias<V: Vector>(bias: *const f32, at: usize, count: usize) -> V {
+    // SAFETY: the caller's.
+    unsafe { if bias.is_null() { V::zero() } else { V::load_first(bias.add(at), count) } }
+}

@@ -1,0 +1,192 @@
+//! Drives a build through its phases; the output appears whole at its end or not at all.
+
+use std::fmt;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::lower::{Lowered, lower};
+use super::pack::pack_weight;
+use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
+use crate::engine::{EngineWriter, ModelInfo, Precision, SectionKind, Text};
+use crate::error::{Error, Result};
+use crate::models;
+use crate::network::Graph;
+use crate::passes::{self, PassSet};
+use crate::types::DType;
+
+/// What an engine is built from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A Hugging Face folder.
+    Checkpoint(PathBuf),
+    /// A `config.json` with made-up weights; the engine has no tokenizer.
+    Dummy { config: PathBuf, seed: u64 },
+}
+
+/// How to build.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// `None`: bf16 for a checkpoint stored in 16 bits, else f32.
+    pub precision: Option<Precision>,
+    /// Names of passes that shall not run.
+    pub disabled_passes: Vec<String>,
+    /// Most tokens of a request; `None` is what the model was made for, which is also the limit.
+    pub max_positions: Option<usize>,
+}
+
+/// Part of a build, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Read,
+    Network,
+    Passes,
+    Weights,
+    Write,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Read => "reading the checkpoint",
+            Phase::Network => "building the network",
+            Phase::Passes => "optimising",
+            Phase::Weights => "packing weights",
+            Phase::Write => "writing the engine",
+        })
+    }
+}
+
+/// Hears of every phase at its beginning and end (fractions 0 and 1) and in between; `Break` cancels the build.
+pub type Progress<'a> = &'a mut dyn FnMut(Phase, f32) -> ControlFlow<()>;
+
+/// Builds an engine file at `output`, replacing a file that is there. Peak memory is a few weight chunks, whatever the
+/// model's size.
+///
+/// # Errors
+/// `InvalidArgument` naming an option; what reading the checkpoint, building the network or writing says; `Cancelled` when
+/// `progress` said `Break`. Except for a directory that could not be synced, `output` is untouched after an error.
+pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: Progress<'_>) -> Result<()> {
+    let mut report = |phase, fraction| match progress(phase, fraction) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => {
+            Err(Error::Cancelled { what: "build".into(), why: format!("the progress callback said so while {phase}") })
+        }
+    };
+    let passes = pass_set(options)?;
+
+    report(Phase::Read, 0.0)?;
+    let input = Input::open(source)?;
+    report(Phase::Read, 1.0)?;
+
+    report(Phase::Network, 0.0)?;
+    let mut graph = models::build(&input.config, &|name: &str| input.weights.shape(name))?;
+    report(Phase::Network, 1.0)?;
+
+    report(Phase::Passes, 0.0)?;
+    passes::run(&mut graph, passes)?;
+    let lowered = lower_graph(&graph, &input, options)?;
+    report(Phase::Passes, 1.0)?;
+
+    let (writer, lowered) = pack_weights(lowered, &input, output, &mut |fraction| report(Phase::Weights, fraction))?;
+
+    report(Phase::Write, 0.0)?;
+    lowered.plan.validate().map_err(|error| Error::internal("builder", error.to_string()))?;
+    writer.finish(&lowered.plan, &input.texts())?;
+    // The file is there: a wish to cancel comes too late.
+    let _ = report(Phase::Write, 1.0);
+    Ok(())
+}
+
+fn pass_set(options: &BuildOptions) -> Result<PassSet> {
+    options.disabled_passes.iter().try_fold(PassSet::all(), |set, name| set.with(name, false))
+}
+
+fn lower_graph(graph: &Graph, input: &Input, options: &BuildOptions) -> Result<Lowered> {
+    let precision = options.precision.unwrap_or(match input.weights.dtype().or(input.config.dtype) {
+        Some(DType::F16 | DType::BF16) => Precision::Bf16,
+        _ => Precision::F32,
+    });
+    lower(graph, model_info(&input.config, options)?, precision)
+}
+
+fn model_info(config: &ModelConfig, options: &BuildOptions) -> Result<ModelInfo> {
+    let max_positions = options.max_positions.unwrap_or(config.max_positions);
+    if !(1..=config.max_positions).contains(&max_positions) {
+        let why = format!("{max_positions} is not in 1..={}, the model's own limit", config.max_positions);
+        return Err(Error::argument("max_positions", why));
+    }
+    Ok(ModelInfo {
+        architecture: config.architecture.clone(),
+        vocab_size: config.vocab_size,
+        hidden_size: config.hidden_size,
+        layers: config.layers,
+        max_positions,
+        eos_token_ids: config.eos_token_ids.clone(),
+        bos_token_id: config.bos_token_id,
+    })
+}
+
+/// Packs every weight into a new writer; afterwards the plan has its checksums.
+fn pack_weights(
+    mut lowered: Lowered,
+    input: &Input,
+    output: &Path,
+    report: &mut dyn FnMut(f32) -> Result<()>,
+) -> Result<(EngineWriter<'static>, Lowered)> {
+    let mut writer = EngineWriter::create(output)?;
+    let total = lowered.plan.weights_bytes().max(1);
+    let mut packed = 0;
+    report(0.0)?;
+    for (spec, recipe) in lowered.plan.weights.iter_mut().zip(&lowered.recipes) {
+        pack_weight(&*input.weights, recipe, spec, &mut writer, &mut |bytes| {
+            packed += bytes;
+            report((packed as f32 / total as f32).min(1.0))
+        })?;
+    }
+    report(1.0)?;
+    Ok((writer, lowered))
+}
+
+/// An opened source.
+struct Input {
+    config: ModelConfig,
+    weights: Box<dyn WeightSource>,
+    files: Vec<(SectionKind, Vec<u8>)>,
+}
+
+impl Input {
+    fn open(source: &Source) -> Result<Self> {
+        match source {
+            Source::Checkpoint(path) => Self::checkpoint(path),
+            Source::Dummy { config, seed } => Self::dummy(config, *seed),
+        }
+    }
+
+    fn checkpoint(path: &Path) -> Result<Self> {
+        let mut folder = Folder::open(path)?;
+        let config = ModelConfig::parse(&folder.config, folder.generation_config.as_deref())?;
+        let files = [
+            (SectionKind::Config, Some(std::mem::take(&mut folder.config))),
+            (SectionKind::GenerationConfig, folder.generation_config.take()),
+            (SectionKind::Tokenizer, folder.tokenizer.take()),
+            (SectionKind::TokenizerConfig, folder.tokenizer_config.take()),
+            (SectionKind::ChatTemplate, folder.chat_template.take()),
+        ];
+        let files = files.into_iter().filter_map(|(kind, content)| Some((kind, content?))).collect();
+        Ok(Self { config, weights: Box::new(folder), files })
+    }
+
+    fn dummy(path: &Path, seed: u64) -> Result<Self> {
+        let io = |error: std::io::Error| Error::io(path.display().to_string(), &error);
+        let mut json = Vec::new();
+        std::fs::File::open(path).map_err(io)?.take(MAX_CONFIG_BYTES as u64 + 1).read_to_end(&mut json).map_err(io)?;
+        let config = ModelConfig::parse(&json, None)?;
+        let weights = Box::new(Dummy::new(models::wanted_tensors(&config)?, seed));
+        Ok(Self { config, weights, files: vec![(SectionKind::Config, json)] })
+    }
+
+    fn texts(&self) -> Vec<Text<'_>> {
+        self.files.iter().map(|(kind, content)| (*kind, content.as_slice())).collect()
+    }
+}

@@ -1,0 +1,12 @@
+//! From a checkpoint to an engine file: lowers the optimised graph to a plan, plans memory, packs weights.
+
+mod build;
+mod lower;
+mod memory;
+mod pack;
+mod recipe;
+
+#[cfg(test)]
+mod tests;
+
+pub use build::{BuildOptions, Phase, Source, build};

@@ -1,0 +1,315 @@
+//! A Hugging Face folder: its small files read, its safetensors mapped.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::Dtype;
+use serde::Deserialize;
+
+use super::json::Entries;
+use super::safetensors::{Shard, Tensor};
+use super::source::{WeightSource, matrix};
+use crate::error::{Error, Result};
+use crate::types::DType;
+
+const MIB: u64 = 1 << 20;
+const INDEX: &str = "model.safetensors.index.json";
+
+/// An opened checkpoint. Small files are in memory, tensors are mapped until the folder is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    pub config: Vec<u8>,
+    pub generation_config: Option<Vec<u8>>,
+    pub tokenizer: Option<Vec<u8>>,
+    pub tokenizer_config: Option<Vec<u8>>,
+    pub chat_template: Option<Vec<u8>>,
+    shards: Vec<Shard>,
+    /// Shard of each tensor.
+    tensors: HashMap<String, usize>,
+}
+
+impl Folder {
+    /// Opens a folder, or refuses a file of another format by name.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`; `UnsupportedFormat` naming a GGUF or pickle file; `InvalidCheckpoint` naming file and tensor when
+    /// the safetensors contradict themselves, each other or their index, or when a small file is larger than its cap.
+    pub fn open(path: &Path) -> Result<Self> {
+        let kind = std::fs::metadata(path).map_err(|error| Error::io(path.display().to_string(), &error))?;
+        if !kind.is_dir() {
+            return Err(refuse_file(path));
+        }
+        let required = |name: &str| Error::NotFound {
+            what: path.join(name).display().to_string(),
+            why: "a checkpoint folder needs it".into(),
+        };
+        let weights = weight_files(path)?;
+        Ok(Self {
+            config: read_small(path, "config.json", 4 * MIB)?.ok_or_else(|| required("config.json"))?,
+            generation_config: read_small(path, "generation_config.json", 4 * MIB)?,
+            tokenizer: read_small(path, "tokenizer.json", 64 * MIB)?,
+            tokenizer_config: read_small(path, "tokenizer_config.json", 4 * MIB)?,
+            chat_template: read_small(path, "chat_template.jinja", MIB / 4)?,
+            tensors: weights.index,
+            shards: weights.shards,
+        })
+    }
+
+    /// Names and shapes of all tensors, in no order.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().filter_map(|(name, shard)| {
+            let tensor = self.shards[*shard].tensors.get(name)?;
+            Some((name.as_str(), tensor.shape.as_slice()))
+        })
+    }
+
+    fn tensor(&self, name: &str) -> Option<(&Shard, &Tensor)> {
+        let shard = &self.shards[*self.tensors.get(name)?];
+        Some((shard, shard.tensors.get(name)?))
+    }
+}
+
+impl WeightSource for Folder {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensor(name).map(|(_, tensor)| tensor.shape.clone())
+    }
+
+    /// The type that holds the most elements.
+    fn dtype(&self) -> Option<DType> {
+        let mut elements: [(DType, usize); 3] = [(DType::F32, 0), (DType::F16, 0), (DType::BF16, 0)];
+        for tensor in self.shards.iter().flat_map(|shard| shard.tensors.values()) {
+            let entry = elements.iter_mut().find(|(dtype, _)| Some(*dtype) == float(tensor.dtype));
+            if let Some((_, count)) = entry {
+                *count += tensor.shape.iter().product::<usize>();
+            }
+        }
+        elements.into_iter().filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count).map(|(dtype, _)| dtype)
+    }
+
+    fn read(&self, name: &str, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let Some((shard, tensor)) = self.tensor(name) else {
+            return Err(Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why: "it is missing".into() });
+        };
+        let Some(dtype) = float(tensor.dtype) else {
+            let what = format!("tensor `{name}` of type {}", tensor.dtype);
+            return Err(Error::Unsupported { what, why: "F32, F16 and BF16 are read".into() });
+        };
+        let (height, width) = matrix(&tensor.shape);
+        if rows.start > rows.end || rows.end > height || columns.start > columns.end || columns.end > width {
+            let why = format!("rows {rows:?} and columns {columns:?} are not in shape {:?}", tensor.shape);
+            return Err(Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why });
+        }
+        if out.len() != rows.len() * columns.len() {
+            return Err(Error::argument("out", format!("{} elements for {rows:?} x {columns:?}", out.len())));
+        }
+        convert_block(shard.bytes(tensor), dtype, width, rows, columns, out);
+        Ok(())
+    }
+}
+
+fn float(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// Copies a block that lies within `bytes`, a matrix of `width` columns.
+fn convert_block(bytes: &[u8], dtype: DType, width: usize, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
+    let size = dtype.bytes();
+    if columns.len() == width {
+        return convert(&bytes[rows.start * width * size..rows.end * width * size], dtype, out);
+    }
+    if columns.is_empty() {
+        return;
+    }
+    for (row, out) in rows.zip(out.chunks_exact_mut(columns.len())) {
+        let start = (row * width + columns.start) * size;
+        convert(&bytes[start..start + columns.len() * size], dtype, out);
+    }
+}
+
+fn convert(bytes: &[u8], dtype: DType, out: &mut [f32]) {
+    match dtype {
+        DType::F16 => convert_f16(bytes, out),
+        DType::BF16 => {
+            for (element, out) in bytes.as_chunks::<2>().0.iter().zip(out) {
+                *out = bf16::from_le_bytes(*element).to_f32();
+            }
+        }
+        DType::F32 | DType::I32 => {
+            for (element, out) in bytes.as_chunks::<4>().0.iter().zip(out) {
+                *out = f32::from_le_bytes(*element);
+            }
+        }
+    }
+}
+
+/// By pieces that stay in cache: the fast conversion wants aligned halves, which a file does not promise.
+fn convert_f16(bytes: &[u8], out: &mut [f32]) {
+    let mut halves = [f16::ZERO; 512];
+    for (bytes, out) in bytes.as_chunks::<2>().0.chunks(halves.len()).zip(out.chunks_mut(512)) {
+        let halves = &mut halves[..out.len()];
+        for (half, element) in halves.iter_mut().zip(bytes) {
+            *half = f16::from_le_bytes(*element);
+        }
+        halves.convert_to_f32_slice(out);
+    }
+}
+
+struct WeightFiles {
+    shards: Vec<Shard>,
+    index: HashMap<String, usize>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Entries<String>,
+}
+
+/// The folder's safetensors: by index, by the usual name, or the only one there is.
+fn weight_files(folder: &Path) -> Result<WeightFiles> {
+    if let Some(json) = read_small(folder, INDEX, 64 * MIB)? {
+        return sharded(folder, &json);
+    }
+    let single = folder.join("model.safetensors");
+    let single = if single.is_file() { single } else { lone_safetensors(folder)? };
+    let shards = vec![Shard::open(&single)?];
+    let index = shards[0].tensors.keys().map(|name| (name.clone(), 0)).collect();
+    Ok(WeightFiles { shards, index })
+}
+
+fn sharded(folder: &Path, json: &[u8]) -> Result<WeightFiles> {
+    let invalid = |what: String, why: &str| Error::InvalidCheckpoint { what, why: why.into() };
+    let index: Index = serde_json::from_slice(json)
+        .map_err(|error| invalid(folder.join(INDEX).display().to_string(), &error.to_string()))?;
+    let mut files: HashMap<&str, usize> = HashMap::new();
+    let mut shards = Vec::new();
+    let mut tensors = HashMap::new();
+    for (tensor, file) in &index.weight_map.0 {
+        let shard = match files.get(file.as_str()) {
+            Some(shard) => *shard,
+            None => {
+                if !is_plain_name(file) {
+                    return Err(invalid(format!("{INDEX}: shard `{file}`"), "it is not a plain file name"));
+                }
+                if !folder.join(file).is_file() {
+                    let why = format!("{INDEX} says it is in {file}, which is not there");
+                    return Err(invalid(format!("tensor `{tensor}`"), &why));
+                }
+                shards.push(Shard::open(&folder.join(file))?);
+                files.insert(file, shards.len() - 1);
+                shards.len() - 1
+            }
+        };
+        if !shards[shard].tensors.contains_key(tensor) {
+            let what = format!("tensor `{tensor}`");
+            return Err(invalid(what, &format!("{INDEX} says it is in {file}, which does not hold it")));
+        }
+        tensors.insert(tensor.clone(), shard);
+    }
+    refuse_duplicates(&shards)?;
+    Ok(WeightFiles { shards, index: tensors })
+}
+
+fn refuse_duplicates(shards: &[Shard]) -> Result<()> {
+    let mut seen: HashMap<&str, &Shard> = HashMap::new();
+    for shard in shards {
+        for name in shard.tensors.keys() {
+            if let Some(other) = seen.insert(name, shard) {
+                let why = format!("it is in {} and in {}", other.path().display(), shard.path().display());
+                return Err(Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let path = Path::new(name);
+    path.file_name().is_some_and(|file| file == path.as_os_str()) && !name.contains(['/', '\\', '\0'])
+}
+
+/// The only `*.safetensors` of a folder, or an error that names what is there instead.
+fn lone_safetensors(folder: &Path) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::io(folder.display().to_string(), &error))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    let mut of_ours = files.iter().filter(|path| extension(path) == "safetensors");
+    match (of_ours.next(), of_ours.next()) {
+        (Some(only), None) => return Ok(only.clone()),
+        (Some(_), Some(_)) => {
+            let why = format!("several safetensors files and no {INDEX}");
+            return Err(Error::InvalidCheckpoint { what: folder.display().to_string(), why });
+        }
+        (None, _) => {}
+    }
+    match files.iter().find_map(|path| foreign_format(path).map(|format| (path, format))) {
+        Some((path, format)) => Err(unsupported(path, format)),
+        None => Err(Error::NotFound {
+            what: folder.join("model.safetensors").display().to_string(),
+            why: "the folder holds no weights".into(),
+        }),
+    }
+}
+
+fn refuse_file(path: &Path) -> Error {
+    match foreign_format(path) {
+        Some(format) => unsupported(path, format),
+        None => Error::UnsupportedFormat {
+            what: path.display().to_string(),
+            why: "a checkpoint is a folder with config.json and safetensors".into(),
+        },
+    }
+}
+
+fn unsupported(path: &Path, format: &str) -> Error {
+    let why = format!("this is a {format} file; safetensors are read");
+    Error::UnsupportedFormat { what: path.display().to_string(), why }
+}
+
+/// What a file that is no safetensors is called, when it looks like weights.
+fn foreign_format(path: &Path) -> Option<&'static str> {
+    let mut magic = [0; 4];
+    let is_gguf = path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && magic == *b"GGUF";
+    match extension(path).as_str() {
+        _ if is_gguf => Some("GGUF"),
+        "gguf" => Some("GGUF"),
+        "bin" | "pt" | "pth" => Some("PyTorch pickle"),
+        _ => None,
+    }
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase()
+}
+
+/// A small file of the folder; `None` when it is not there.
+fn read_small(folder: &Path, name: &str, cap: u64) -> Result<Option<Vec<u8>>> {
+    let path = folder.join(name);
+    let io = |error: std::io::Error| Error::io(path.display().to_string(), &error);
+    let kind = match std::fs::metadata(&path) {
+        Ok(kind) => kind,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let invalid = |why: String| Error::InvalidCheckpoint { what: path.display().to_string(), why };
+    if !kind.is_file() {
+        return Err(invalid("it is not a regular file".into()));
+    }
+    let mut content = Vec::new();
+    File::open(&path).map_err(io)?.take(cap + 1).read_to_end(&mut content).map_err(io)?;
+    match content.len() as u64 <= cap {
+        true => Ok(Some(content)),
+        false => Err(invalid(format!("it is larger than {cap} bytes"))),
+    }
+}

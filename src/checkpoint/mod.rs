@@ -1,0 +1,18 @@
+//! Hugging Face folders: what a checkpoint says and holds.
+
+mod config;
+mod dummy;
+mod folder;
+mod json;
+mod safetensors;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{
+    ARCHITECTURES, AttentionScale, GenerationDefaults, MAX_CONFIG_BYTES, ModelConfig, RopeConfig, RopeScaling, Yarn,
+};
+pub use dummy::Dummy;
+pub use folder::Folder;
+pub use source::WeightSource;

@@ -1,0 +1,115 @@
+//! An engine described for people and tools, without loading its weights.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::format::{Header, VERSION};
+use super::read::Front;
+use super::{KvGroup, Plan, Precision, Step, View};
+use crate::error::Result;
+use crate::types::{AttentionSpec, DType, Op};
+
+/// JSON of an engine file: format, model, sections, every step with its operation, shapes, what was fused into it, its
+/// memory and precision, KV groups and totals. Weights are not read.
+///
+/// # Errors
+/// As [`super::Engine::open`], for everything but the weights.
+pub fn inspect(path: &Path) -> Result<String> {
+    let front = Front::read(path).map_err(|error| error.within(&path.display().to_string()))?;
+    Ok(describe(&front.header, &front.plan))
+}
+
+pub(super) fn describe(header: &Header, plan: &Plan) -> String {
+    let steps: Vec<Value> =
+        plan.steps.iter().enumerate().map(|(index, step)| describe_step(plan, index, step)).collect();
+    let description = json!({
+        "format_version": VERSION,
+        "target": plan.target,
+        "precision": plan.precision,
+        "file_bytes": header.file_bytes(),
+        "model": plan.model,
+        "sections": describe_sections(header),
+        "steps": steps,
+        "kv_groups": plan.kv_groups.iter().map(describe_group).collect::<Vec<_>>(),
+        "outputs": plan.outputs.iter().map(|output| describe_output(plan, &output.name, output.value)).collect::<Vec<_>>(),
+        "totals": describe_totals(plan),
+    });
+    format!("{description:#}")
+}
+
+fn describe_sections(header: &Header) -> Vec<Value> {
+    let describe = |section: &super::Section| json!({ "kind": section.kind.name(), "offset": section.offset, "bytes": section.bytes });
+    header.sections.iter().map(describe).collect()
+}
+
+fn describe_step(plan: &Plan, index: usize, step: &Step) -> Value {
+    let weights = || step.weights.iter().map(|weight| &plan.weights[*weight]);
+    let weight_bytes: u64 = weights().map(|weight| weight.bytes).sum();
+    let output_bytes: usize = step.outputs.iter().map(|view| view.columns * DType::F32.bytes()).sum();
+    json!({
+        "index": index,
+        "name": step.name,
+        "op": step.op,
+        "fused": step.fused,
+        "inputs": step.inputs.iter().map(|view| describe_view(plan, view)).collect::<Vec<_>>(),
+        "weights": weights().map(|weight| json!({
+            "name": weight.name,
+            "shape": weight.shape,
+            "dtype": weight.dtype,
+            "packing": weight.packing,
+            "bytes": weight.bytes,
+        })).collect::<Vec<_>>(),
+        "outputs": step.outputs.iter().map(|view| describe_view(plan, view)).collect::<Vec<_>>(),
+        "memory": { "weight_bytes": weight_bytes, "output_bytes_per_row": output_bytes },
+        "precision": step_precision(plan, step),
+    })
+}
+
+/// bf16 when the step reads bf16 weights or caches, else f32.
+fn step_precision(plan: &Plan, step: &Step) -> Precision {
+    let half = |dtype: DType| dtype == DType::BF16;
+    let weights = step.weights.iter().any(|weight| half(plan.weights[*weight].dtype));
+    let cache = attention_of(&step.op).is_some_and(|spec| half(plan.kv_groups[spec.group].dtype));
+    if weights || cache { Precision::Bf16 } else { Precision::F32 }
+}
+
+fn describe_view(plan: &Plan, view: &View) -> Value {
+    let value = &plan.values[view.value];
+    json!({ "value": value.name, "rows": value.rows, "start": view.start, "columns": view.columns })
+}
+
+fn describe_output(plan: &Plan, name: &str, value: usize) -> Value {
+    let value = &plan.values[value];
+    json!({ "name": name, "rows": value.rows, "columns": value.columns })
+}
+
+fn describe_group(group: &KvGroup) -> Value {
+    json!({
+        "layers": group.layers,
+        "kv_heads": group.kv_heads,
+        "head_dim": group.head_dim,
+        "dtype": group.dtype,
+        "window": group.window,
+        "bytes_per_token": group.token_bytes(),
+        "bytes_per_block": group.block_bytes(),
+    })
+}
+
+fn describe_totals(plan: &Plan) -> Value {
+    json!({
+        "steps": plan.steps.len(),
+        "weights": plan.weights.len(),
+        "weight_bytes": plan.weights_bytes(),
+        "workspace_bytes_per_token": plan.slots.iter().map(|slot| slot.bytes_per_token).sum::<usize>(),
+        "workspace_bytes_per_logit_row": plan.slots.iter().map(|slot| slot.bytes_per_logit_row).sum::<usize>(),
+        "kv_bytes_per_token": plan.kv_groups.iter().map(KvGroup::token_bytes).sum::<usize>(),
+    })
+}
+
+fn attention_of(op: &Op) -> Option<&AttentionSpec> {
+    match op {
+        Op::CacheAppend(spec) | Op::Attention(spec) | Op::FusedAttention { attention: spec, .. } => Some(spec),
+        _ => None,
+    }
+}

@@ -1,0 +1,97 @@
+//! A plan on a device: weights bound, workspace and KV pools allocated, one kernel prepared for each step.
+
+use std::sync::Arc;
+
+use super::check::check_batch;
+use super::{Forward, MemoryPlan};
+use crate::backend::{Batch, Bindings, Buffer, Device, Kernel, Region};
+use crate::engine::{Engine, Limits};
+use crate::error::{Error, Result};
+
+/// A loaded model. Fields drop in order: kernels before the memory that they point into.
+pub struct Session {
+    kernels: Vec<Box<dyn Kernel>>,
+    device: Box<dyn Device>,
+    logits: Region,
+    staging: Vec<f32>,
+    limits: Limits,
+    _buffers: Vec<Box<dyn Buffer>>,
+    engine: Arc<Engine>,
+}
+
+impl Session {
+    /// Allocates and prepares everything for steps within `limits`.
+    ///
+    /// # Errors
+    /// `OutOfMemory` naming what was to be allocated; whatever the device says of a step it cannot run.
+    pub fn new(engine: Arc<Engine>, device: Box<dyn Device>, limits: Limits) -> Result<Self> {
+        let plan = engine.plan();
+        let memory = MemoryPlan::new(plan, &limits)?;
+        let mut buffers = Vec::with_capacity(plan.weights.len() + plan.kv_groups.len() + 1);
+        let mut bindings = Bindings { kv_blocks: limits.kv_blocks, ..Bindings::default() };
+        for (index, weight) in plan.weights.iter().enumerate() {
+            // SAFETY: the engine owns the bytes and this session holds the engine, declared after the buffers.
+            let buffer = unsafe { device.bind(engine.weight(index), &weight.name)? };
+            bindings.weights.push(buffer.region());
+            buffers.push(buffer);
+        }
+        let workspace = device.allocate(memory.workspace, "workspace")?;
+        let base = workspace.region().address;
+        bindings.slots = std::iter::zip(&memory.slot_offsets, &memory.slot_bytes)
+            .map(|(offset, bytes)| Region { address: base + offset, bytes: *bytes })
+            .collect();
+        buffers.push(workspace);
+        for bytes in &memory.cache {
+            let pool = device.allocate(*bytes, "KV cache")?;
+            bindings.kv.push(pool.region());
+            buffers.push(pool);
+        }
+        let logits = logits_region(&engine, &bindings)?;
+        let kernels = (0..plan.steps.len())
+            .map(|step| device.prepare(plan, step, &bindings, &limits))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { kernels, device, logits, staging: Vec::new(), limits, _buffers: buffers, engine })
+    }
+
+    /// The engine this session runs.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+}
+
+fn logits_region(engine: &Engine, bindings: &Bindings) -> Result<Region> {
+    let plan = engine.plan();
+    let output = plan.outputs.iter().find(|output| output.name == "logits");
+    let value = output.and_then(|output| plan.values.get(output.value)).ok_or_else(|| Error::Corrupt {
+        what: "plan".into(),
+        why: "it has no output named `logits`".into(),
+    })?;
+    if value.columns != plan.model.vocab_size {
+        let why = format!("logits have {} columns, the vocabulary {} tokens", value.columns, plan.model.vocab_size);
+        return Err(Error::Corrupt { what: "plan".into(), why });
+    }
+    Ok(bindings.slots[value.slot])
+}
+
+impl Forward for Session {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.engine.plan().model.vocab_size
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<&[f32]> {
+        let plan = self.engine.plan();
+        check_batch(batch, plan, &self.limits)?;
+        for kernel in &mut self.kernels {
+            // SAFETY: the session owns every region bound in `new`, and `&mut self` excludes another launch.
+            unsafe { kernel.launch(batch)? };
+        }
+        let count = batch.logit_rows.len() * plan.model.vocab_size;
+        // SAFETY: the last step wrote `logit_rows x vocab` values there; the borrow of `self` keeps writers out.
+        unsafe { self.device.read(self.logits, count, &mut self.staging) }
+    }
+}

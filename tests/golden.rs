@@ -1,0 +1,91 @@
+//! Whole models against Hugging Face transformers in f32 (fixtures: `tests/golden/README.md`).
+
+mod common;
+
+use common::{engine, expected, largest_difference, logits, session, tokens};
+use trtllm::engine::Precision;
+
+const FIXTURES: &[&str] = &[
+    "llama_base",
+    "llama_tied",
+    "llama3_rope",
+    "llama_linear",
+    "llama_yarn",
+    "llama_yarn_mscale",
+    "llama_bias",
+    "llama_sharded",
+    "gpt2",
+    "gpt2_scaled",
+];
+
+/// The bound. Leaving out any part of a fixture's model moves a logit by 5e-4 or more (see the README there).
+const TOLERANCE: f32 = 1e-4;
+
+#[test]
+fn f32_logits_match_transformers() {
+    let mut worst = 0.0f32;
+    for fixture in FIXTURES {
+        let golden = expected(&format!("golden/{fixture}/expected.safetensors"));
+        let prompt = tokens(&golden["tokens"]);
+        let engine = engine(&format!("golden/{fixture}"), Precision::F32, &[]);
+        let computed = logits(&mut session(&engine, prompt.len(), 2, None), &prompt, &[prompt.len()]);
+        let difference = largest_difference(&computed, &golden["logits"]);
+        println!("{fixture}: max |dlogit| {difference:.2e}");
+        assert!(difference <= TOLERANCE, "{fixture}: {difference:.2e}");
+        worst = worst.max(difference);
+    }
+    println!("largest over all fixtures: {worst:.2e}");
+}
+
+#[test]
+fn every_pass_keeps_the_logits() {
+    for fixture in ["llama_bias", "gpt2"] {
+        let golden = expected(&format!("golden/{fixture}/expected.safetensors"));
+        let prompt = tokens(&golden["tokens"]);
+        let run = |disabled: &[&str]| {
+            let engine = engine(&format!("golden/{fixture}"), Precision::F32, disabled);
+            let steps = engine.plan().steps.len();
+            (logits(&mut session(&engine, prompt.len(), 2, None), &prompt, &[prompt.len()]), steps)
+        };
+        let names: Vec<&str> = trtllm::passes::PassSet::names().collect();
+        let (fused, fused_steps) = run(&[]);
+        let (plain, plain_steps) = run(&names);
+        assert!(fused_steps < plain_steps, "{fixture}: {fused_steps} steps fused, {plain_steps} plain");
+        assert!(largest_difference(&fused, &plain) <= 1e-5, "{fixture}: all passes off");
+        for name in &names {
+            let difference = largest_difference(&fused, &run(&[name]).0);
+            assert!(difference <= 1e-5, "{fixture} without {name}: {difference:.2e}");
+        }
+    }
+}
+
+#[test]
+fn the_bundled_model_matches_transformers() {
+    let golden = expected("golden/tiny/expected.safetensors");
+    let prompt = tokens(&golden["tokens"]);
+    let engine = engine("models/tiny", Precision::F32, &[]);
+    let computed = logits(&mut session(&engine, prompt.len(), 2, None), &prompt, &[prompt.len()]);
+    let difference = largest_difference(&computed, &golden["logits"]);
+    println!("tiny: max |dlogit| {difference:.2e}");
+    assert!(difference <= TOLERANCE, "{difference:.2e}");
+}
+
+#[test]
+fn greedy_text_of_the_bundled_model_matches_transformers() {
+    let golden = expected("golden/tiny/expected.safetensors");
+    let engine = engine("models/tiny", Precision::F32, &[]);
+    for index in 0..2 {
+        let mut sequence = tokens(&golden[&format!("prompt_{index}")]);
+        let wanted = tokens(&golden[&format!("greedy_{index}")]);
+        let start = sequence.len();
+        let mut session = session(&engine, start + wanted.len(), 2, None);
+        let vocabulary = engine.plan().model.vocab_size;
+        while sequence.len() < start + wanted.len() {
+            let rows = logits(&mut session, &sequence, &[sequence.len()]);
+            let last = &rows[rows.len() - vocabulary..];
+            let best = (0..vocabulary).max_by(|a, b| last[*a].total_cmp(&last[*b])).expect("a vocabulary");
+            sequence.push(best as u32);
+        }
+        assert_eq!(sequence[start..], wanted, "prompt {index}");
+    }
+}
