@@ -176,7 +176,7 @@ pub(super) fn expected_logits(tokens: &[u32], windows: &[Option<usize>]) -> Vec<
     let seen = windows.iter().enumerate().flat_map(|(group, w)| {
         (first_seen(last, *w)..=last).map(move |position| cell(tokens[position], position, group))
     });
-    logits_of(seen.fold(Some(0), |state, cell| fold(state?, cell))).collect()
+    logits_of({ seen }.try_fold(0, fold)).collect()
 }
 
 /// The output of one sequence that runs alone: tokens only, without stops. `None` if its logits become NaN.
