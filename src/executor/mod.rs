@@ -8,7 +8,6 @@ mod job;
 mod ledger;
 mod load;
 mod mailbox;
-mod mailroom;
 mod output;
 mod parts;
 mod request;
