@@ -115,11 +115,12 @@ stream_cancel() {
     expect "ended: CANCELLED" "$work/stream_cancel.txt"
 }
 
-# Each prompt begins a block of its own, and a text follows it there.
+# As many blocks as prompts, and in each a text that goes on where its prompt ends.
 many_requests() {
-  "$work/examples-c-gcc/many_requests" "$engine" "$story" "What is 3 + 4?" "Tell me a story about a race." >"$work/many.txt" || return 1
-  awk '/^--- / { texts++; next } length($0) > 20 { long++ } END { exit !(texts == 3 && long >= 3) }' "$work/many.txt" ||
-    { cat "$work/many.txt"; return 1; }
+  "$work/examples-c-gcc/many_requests" "$engine" "$story" "In a small house near the village lived" "One morning," >"$work/many.txt" || return 1
+  awk '/^--- / { prompt = $0; sub(/^--- /, "", prompt); sub(/ \([A-Z]+\)$/, "", prompt); next }
+       prompt != "" { texts += index($0, prompt) == 1 && length($0) > length(prompt) + 20; prompt = "" }
+       END { exit texts != 3 }' "$work/many.txt" || { cat "$work/many.txt"; return 1; }
 }
 
 # The answer has to be right: then template, history and tokens are. /reset brings the first answer back, word by word.
@@ -128,6 +129,15 @@ chat() {
     "$work/examples-cpp-gcc/chat" "$engine" --temperature 0 --max-tokens 40 >"$work/chat.txt" 2>"$work/chat.err" || return 1
   [ ! -s "$work/chat.err" ] || { cat "$work/chat.err"; return 1; }
   [ "$(grep -cF '3 + 4 = 7' "$work/chat.txt")" -eq 2 ] && ! grep -qF '1 + 1' "$work/chat.txt" || { cat "$work/chat.txt"; return 1; }
+}
+
+# The second question can only be answered by who knows the story that was told before it.
+chat_remembers() {
+  local hero
+  printf 'Tell me a story about a race.\nWho is the story about?\n' |
+    "$work/examples-cpp-gcc/chat" "$engine" --temperature 0 >"$work/chat.txt" || return 1
+  hero=$(sed -n '1s/.* named \([A-Z][a-z]*\).*/\1/p' "$work/chat.txt")
+  [ -n "$hero" ] && sed 1d "$work/chat.txt" | grep -F "$hero" || { cat "$work/chat.txt"; return 1; }
 }
 
 chat_refuses() {
@@ -218,6 +228,7 @@ check "example quickstart" quickstart
 check "example stream_cancel" stream_cancel
 check "example many_requests" many_requests
 check "example chat" chat
+check "example chat, history" chat_remembers
 check "example chat, wrong arguments" chat_refuses
 check "bench" bench
 check "bench, random weights" bench_dummy
