@@ -23,7 +23,7 @@ impl Checkpoint {
     }
 
     fn refused(&self) -> Error {
-        self.open().err().expect("the folder is refused")
+        self.open().expect_err("the folder is refused")
     }
 }
 
@@ -231,7 +231,7 @@ fn other_formats_are_named() {
     ] {
         let checkpoint = Checkpoint::new();
         checkpoint.file(file, content);
-        for error in [checkpoint.refused(), Folder::open(&checkpoint.0.path().join(file)).err().expect("refused")] {
+        for error in [checkpoint.refused(), Folder::open(&checkpoint.0.path().join(file)).expect_err("refused")] {
             assert_eq!(error.status(), Status::UnsupportedFormat, "{file}");
             assert!(error.to_string().contains(file) && error.to_string().contains(format), "{error}");
         }
@@ -243,7 +243,7 @@ fn other_formats_are_named() {
 
 #[test]
 fn missing_and_oversized_files_are_named() {
-    assert_eq!(Folder::open(Path::new("/nowhere/at/all")).err().expect("missing").status(), Status::NotFound);
+    assert_eq!(Folder::open(Path::new("/nowhere/at/all")).expect_err("missing").status(), Status::NotFound);
     let checkpoint = Checkpoint::new();
     let error = checkpoint.refused();
     assert!(error.status() == Status::NotFound && error.to_string().contains("model.safetensors"), "{error}");

@@ -13,7 +13,7 @@ use super::{Plan, Section};
 use crate::error::{Error, Result};
 
 /// Bytes read and hashed at a time: small enough to be in cache when they are hashed.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 << 10;
 /// Sections below this size are not worth a second thread.
 const SMALL: u64 = 8 << 20;
 const MOST_THREADS: usize = 8;

@@ -260,8 +260,7 @@ fn the_longest_accepted_tags_compile_on_a_small_stack() {
 
 #[test]
 fn a_long_conversation_passes() {
-    let turn =
-        |i: usize| json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": "word ".repeat(100)});
+    let turn = |i: usize| json!({"role": if i.is_multiple_of(2) { "user" } else { "assistant" }, "content": "word ".repeat(100)});
     let messages: Value = (0..2000).map(turn).collect();
     for source in [LLAMA3, CHATML, MISTRAL] {
         assert!(template(source).render(&messages, None, true).unwrap().len() > 900_000);

@@ -4,6 +4,7 @@
 //! `tokenizer.json` before the `tokenizers` crate sees it, and templates run with fuel, depth and output limits and
 //! without any way to reach a file.
 
+mod assemble;
 mod chat;
 #[cfg(test)]
 mod chat_tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::assemble::assemble;
 use super::structure::{self, Facts};
 use super::unwind::{guard, invalid};
 use crate::error::Result;
@@ -41,7 +42,7 @@ impl Tokenizer {
     pub fn from_json(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Self> {
         let mut root = parse("tokenizer.json", tokenizer)?;
         let facts = structure::check(&mut root)?;
-        let crate_tokenizer = build(root)?;
+        let crate_tokenizer = assemble(root)?;
         check_added_ids(&crate_tokenizer, &facts)?;
         let config = config.map(|bytes| parse("tokenizer_config.json", bytes)).transpose()?.unwrap_or_default();
         let special = special_ids(&crate_tokenizer, &facts);
@@ -145,11 +146,6 @@ pub(super) fn parse(what: &str, bytes: &[u8]) -> Result<Value> {
         return Err(invalid(what, format!("{elements} elements exceed the limit of {MAX_ELEMENTS}")));
     }
     serde_json::from_slice(bytes).map_err(|error| invalid(what, error.to_string()))
-}
-
-fn build(root: Value) -> Result<tokenizers::Tokenizer> {
-    guard("tokenizer.json", || serde_json::from_value(root))?
-        .map_err(|error: serde_json::Error| invalid("tokenizer.json", error.to_string()))
 }
 
 /// The crate numbers added tokens by itself and ignores the file's ids; a model trained with those must not get others.
@@ -287,6 +283,27 @@ mod tests {
         json["model"]["dropout"] = json!(1.0);
         let plain = load(&byte_level_json()).unwrap();
         assert_eq!(load(&json).unwrap().encode("hello hello", false), plain.encode("hello hello", false));
+    }
+
+    #[test]
+    fn merges_written_as_lines_are_the_same_merges() {
+        let mut json = byte_level_json();
+        let line = |pair: &Value| json!(format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()));
+        let lines = json["model"]["merges"].as_array().unwrap().iter().map(line);
+        json["model"]["merges"] = std::iter::once(json!("#version: 0.2")).chain(lines).collect();
+        let tokenizer = load(&json).unwrap();
+        assert_eq!(tokenizer.encode("hello", false), Ok(vec![tokenizer.token_to_id("hello").unwrap()]));
+        json["model"]["merges"][1] = json!("h e l");
+        assert!(load(&json).unwrap_err().to_string().contains("model.merges[0]"));
+    }
+
+    #[test]
+    fn every_part_is_read_as_the_crate_reads_it() {
+        for json in [byte_level_json(), byte_fallback_json(), metaspace_json()] {
+            let whole: tokenizers::Tokenizer = json.to_string().parse().unwrap();
+            let assembled = assemble(json).unwrap();
+            assert_eq!(serde_json::to_value(&assembled).unwrap(), serde_json::to_value(&whole).unwrap());
+        }
     }
 
     /// A small file, so that every truncation can be tried.

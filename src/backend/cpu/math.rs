@@ -8,11 +8,12 @@ const ROUND: f32 = 12_582_912.0;
 /// ln 2, its leading bits (exact in products with small integers) and the rest.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
-/// Below this the result of [`exp`] is 0, above the other one it stays there.
+/// Below this the result of [`exp`] is 0, above the other one infinite.
 const EXP_LOWEST: f32 = -87.33;
 const EXP_HIGHEST: f32 = 88.37;
 
-/// e^x: 0 for x < -87.33 (where f32 would leave its normal range), saturated above 88.37, exactly 1 at 0.
+/// e^x: 0 for x < -87.33 (where f32 would leave its normal range), infinite above 88.37 (half a step of the exponent
+/// before it overflows), exactly 1 at 0.
 ///
 /// # Safety
 /// See [`Vector`].
@@ -27,7 +28,8 @@ pub(super) unsafe fn exp<V: Vector>(x: V) -> V {
         let r = n.mul_add(V::splat(-LN2_LOW), r);
         // The Taylor series: its first neglected term is below 6e-9 for |r| <= ln2 / 2.
         let y = polynomial(r, &[1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0]);
-        x.select_less(V::splat(EXP_LOWEST), V::zero(), y.shift_exponent(steps))
+        let y = highest.select_less(x, V::splat(f32::INFINITY), y.shift_exponent(steps));
+        x.select_less(V::splat(EXP_LOWEST), V::zero(), y)
     }
 }
 
@@ -55,7 +57,7 @@ const SCALED_ERFC: [f32; 11] = [
     0.289_785_35,
     0.222_276_66,
     0.285_472_22,
-    0.281_818_11,
+    0.281_828_12,
     9.178_995e-6,
 ];
 /// From here on `erfc` is 0 in f32.
