@@ -53,7 +53,10 @@ static void view(trtllm_response *response) {
 }
 
 static void older_view(trtllm_response *response) {
-    struct { trtllm_response_view known; unsigned char later[8]; } newer;
+    struct {
+        trtllm_response_view known;
+        unsigned char later[8];
+    } newer;
     memset(&newer, 0x5a, sizeof newer);
     OK(trtllm_response_get(response, sizeof newer, &newer.known));
     CHECK(newer.known.last == 1 && newer.later[0] == 0 && newer.later[7] == 0);

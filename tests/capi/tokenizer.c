@@ -43,12 +43,16 @@ static void misuse(trtllm_engine *engine, trtllm_tokenizer *tokenizer) {
     FAILS(trtllm_tokenizer_create(WRONG(trtllm_engine, tokenizer), &other), INVALID_HANDLE, "`engine`");
     CHECK(other == UNTOUCHED);
     FAILS(trtllm_tokenizer_encode(NULL, "a", 1, 0, tokens, 4, &count), INVALID_ARGUMENT, "`tokenizer`: is NULL");
-    FAILS(trtllm_tokenizer_encode(tokenizer, "\xff", 1, 0, tokens, 4, &count), INVALID_ARGUMENT, "`text`: is not UTF-8");
-    FAILS(trtllm_tokenizer_encode(tokenizer, "a", SIZE_MAX, 0, tokens, 4, &count), INVALID_ARGUMENT, "`text`: has length");
-    FAILS(trtllm_tokenizer_encode(tokenizer, "a", 1, 5, tokens, 4, &count), INVALID_ARGUMENT, "`add_special_tokens`: is 5");
+    FAILS(trtllm_tokenizer_encode(tokenizer, "\xff", 1, 0, tokens, 4, &count), INVALID_ARGUMENT,
+          "`text`: is not UTF-8");
+    FAILS(trtllm_tokenizer_encode(tokenizer, "a", SIZE_MAX, 0, tokens, 4, &count), INVALID_ARGUMENT,
+          "`text`: has length");
+    FAILS(trtllm_tokenizer_encode(tokenizer, "a", 1, 5, tokens, 4, &count), INVALID_ARGUMENT,
+          "`add_special_tokens`: is 5");
     FAILS(trtllm_tokenizer_encode(tokenizer, "a", 1, 0, NULL, 4, &count), INVALID_ARGUMENT, "`tokens`: is NULL");
     FAILS(trtllm_tokenizer_encode(tokenizer, "a", 1, 0, tokens, 4, NULL), INVALID_ARGUMENT, "`count`: is NULL");
-    FAILS(trtllm_tokenizer_decode(tokenizer, NULL, 3, 0, text, sizeof text, &count), INVALID_ARGUMENT, "`tokens`: is NULL");
+    FAILS(trtllm_tokenizer_decode(tokenizer, NULL, 3, 0, text, sizeof text, &count), INVALID_ARGUMENT,
+          "`tokens`: is NULL");
     FAILS(trtllm_tokenizer_decode(tokenizer, tokens, 1, 2, text, sizeof text, &count), INVALID_ARGUMENT,
           "`skip_special_tokens`: is 2");
     CHECK(count == 77 && tokens[0] == 9 && strcmp(text, "before") == 0);
