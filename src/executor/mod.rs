@@ -8,6 +8,7 @@ mod job;
 mod ledger;
 mod load;
 mod mailbox;
+mod mailroom;
 mod output;
 mod parts;
 mod request;
