@@ -3,6 +3,8 @@
 //! Every output element is one chain of accumulations over k from 0 up, the same whatever the height of the tile, the
 //! number of panels beside each other, or how k is cut into blocks: partial sums are kept as f32 in `sums`.
 
+#![allow(clippy::needless_range_loop, reason = "one index runs over several arrays of registers and addresses")]
+
 use std::marker::PhantomData;
 
 use super::vector::{LANES, Vector};
@@ -60,7 +62,13 @@ impl<V: Vector> Product for F32<V> {
 /// # Safety
 /// See [`Vector`]; all pointers of the call are valid for the extents it states.
 #[inline(always)]
-pub(super) unsafe fn accumulate<P: Product, const HEIGHT: usize, const WIDTH: usize, const PANELS: usize, const AHEAD: usize>(
+pub(super) unsafe fn accumulate<
+    P: Product,
+    const HEIGHT: usize,
+    const WIDTH: usize,
+    const PANELS: usize,
+    const AHEAD: usize,
+>(
     call: TileCall,
 ) {
     // SAFETY: the caller's.
@@ -94,7 +102,15 @@ pub(super) unsafe fn accumulate<P: Product, const HEIGHT: usize, const WIDTH: us
 /// # Safety
 /// As [`accumulate`].
 #[inline(always)]
-pub(super) unsafe fn widen<P: Product, const HEIGHT: usize, const WIDTH: usize, const PANELS: usize, const AHEAD: usize>(call: TileCall) {
+pub(super) unsafe fn widen<
+    P: Product,
+    const HEIGHT: usize,
+    const WIDTH: usize,
+    const PANELS: usize,
+    const AHEAD: usize,
+>(
+    call: TileCall,
+) {
     // SAFETY: the caller's.
     unsafe {
         for group in 0..PANELS * (PANEL / LANES) / WIDTH {

@@ -4,7 +4,6 @@ mod attention;
 mod matmul;
 mod refusals;
 mod rowwise;
-mod speed;
 
 use super::tile::to_bf16;
 use super::{CpuConfig, CpuDevice, Isa};
