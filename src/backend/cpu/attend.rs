@@ -5,6 +5,8 @@
 //! weighted values. What a query computes depends on its own position alone, never on the queries beside it: a key that
 //! it must not see contributes no operation at all.
 
+#![allow(clippy::needless_range_loop, reason = "one index runs over several arrays of registers and addresses")]
+
 use super::cache::{Element, LayerCache};
 use super::math;
 use super::rows::{Rotation, rotate};

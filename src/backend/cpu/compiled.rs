@@ -44,12 +44,12 @@ macro_rules! attributed {
 
 /// A list of [`Tile`]s: `(height, vectors side by side, panels)`.
 macro_rules! tiles {
-    ($attributes:tt, $function:ident, $product:ty, [$(($height:literal, $width:literal, $panels:literal)),* $(,)?]) => {
+    ($attributes:tt, $function:ident, $product:ty, ahead $ahead:expr, [$(($height:literal, $width:literal, $panels:literal)),* $(,)?]) => {
         &[$({
             $crate::backend::cpu::compiled::attributed! { $attributes
                 unsafe fn run(call: $crate::backend::cpu::tile::TileCall) {
                     // SAFETY: the caller's.
-                    unsafe { $crate::backend::cpu::tile::$function::<$product, $height, $width, $panels>(call) }
+                    unsafe { $crate::backend::cpu::tile::$function::<$product, $height, $width, $panels, { $ahead }>(call) }
                 }
             }
             $crate::backend::cpu::tile::Tile { run, panels: $panels }
@@ -126,9 +126,9 @@ macro_rules! compiled {
 pub(super) use {attributed, compiled, tiles};
 
 const PORTABLE_TILES: &[Tile] =
-    tiles!([], accumulate, super::tile::F32<Plain>, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
+    tiles!([], accumulate, super::tile::F32<Plain>, ahead 0, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
 const PORTABLE_PAIRS: &[Tile] =
-    tiles!([], widen, super::tile::F32<Plain>, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
+    tiles!([], widen, super::tile::F32<Plain>, ahead 0, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
 
 /// The kernels of [`super::isa::Isa::Portable`].
 pub(super) static PORTABLE: Compiled = compiled!([], Plain,

@@ -50,14 +50,14 @@ unsafe fn polynomial<V: Vector, const N: usize>(x: V, coefficients: &[f32; N]) -
 const SCALED_ERFC: [f32; 11] = [
     0.029_160_467,
     -0.217_605_44,
-    0.658_977_96,
+    0.658_978,
     -0.991_349_19,
     0.705_255_1,
     -0.263_810_44,
     0.289_785_35,
     0.222_276_66,
-    0.285_472_22,
-    0.281_828_12,
+    0.285_472_2,
+    0.281_828_1,
     9.178_995e-6,
 ];
 /// From here on `erfc` is 0 in f32.
@@ -98,7 +98,7 @@ pub(super) unsafe fn activate<V: Vector>(activation: Activation, x: V) -> V {
             Activation::GeluTanh => {
                 // 1 + tanh(u) = 2 / (1 + e^-2u), so x/2 (1 + tanh(u)) = x / (1 + e^-2u); 2 sqrt(2/pi) = 1.59577.
                 let cubic = x.mul(x).mul_add(V::splat(0.044_715), V::splat(1.0)).mul(x);
-                times_sigmoid(x, cubic.mul(V::splat(1.595_769_1)))
+                times_sigmoid(x, cubic.mul(V::splat(1.595_769_2)))
             }
             Activation::Relu => x.select_less(V::zero(), V::zero(), x),
         }

@@ -3,6 +3,8 @@
 //! Every output element is one chain of accumulations over k from 0 up, the same whatever the height of the tile, the
 //! number of panels beside each other, or how k is cut into blocks: partial sums are kept as f32 in `sums`.
 
+#![allow(clippy::needless_range_loop, reason = "one index runs over several arrays of registers and addresses")]
+
 use std::marker::PhantomData;
 
 use super::vector::{LANES, Vector};
@@ -55,12 +57,18 @@ impl<V: Vector> Product for F32<V> {
 }
 
 /// The tile whose weights are words as `P` takes them. `HEIGHT` rows by `WIDTH` vectors are in registers at once;
-/// `PANELS` panels are covered.
+/// `PANELS` panels are covered; weights are asked for `AHEAD` words before they are needed, 0 for never.
 ///
 /// # Safety
 /// See [`Vector`]; all pointers of the call are valid for the extents it states.
 #[inline(always)]
-pub(super) unsafe fn accumulate<P: Product, const HEIGHT: usize, const WIDTH: usize, const PANELS: usize>(
+pub(super) unsafe fn accumulate<
+    P: Product,
+    const HEIGHT: usize,
+    const WIDTH: usize,
+    const PANELS: usize,
+    const AHEAD: usize,
+>(
     call: TileCall,
 ) {
     // SAFETY: the caller's.
@@ -72,6 +80,9 @@ pub(super) unsafe fn accumulate<P: Product, const HEIGHT: usize, const WIDTH: us
                 let a = call.activations.add(word * HEIGHT);
                 let mut b = [P::V::zero(); WIDTH];
                 for w in 0..WIDTH {
+                    if AHEAD > 0 {
+                        P::V::prefetch(weights[w].wrapping_add((word + AHEAD) * PANEL).cast());
+                    }
                     b[w] = P::V::load(weights[w].add(word * PANEL).cast());
                 }
                 for row in 0..HEIGHT {
@@ -91,7 +102,15 @@ pub(super) unsafe fn accumulate<P: Product, const HEIGHT: usize, const WIDTH: us
 /// # Safety
 /// As [`accumulate`].
 #[inline(always)]
-pub(super) unsafe fn widen<P: Product, const HEIGHT: usize, const WIDTH: usize, const PANELS: usize>(call: TileCall) {
+pub(super) unsafe fn widen<
+    P: Product,
+    const HEIGHT: usize,
+    const WIDTH: usize,
+    const PANELS: usize,
+    const AHEAD: usize,
+>(
+    call: TileCall,
+) {
     // SAFETY: the caller's.
     unsafe {
         for group in 0..PANELS * (PANEL / LANES) / WIDTH {
@@ -101,6 +120,9 @@ pub(super) unsafe fn widen<P: Product, const HEIGHT: usize, const WIDTH: usize, 
                 let a = call.activations.add(2 * pair * HEIGHT);
                 let mut b = [P::V::zero(); WIDTH];
                 for w in 0..WIDTH {
+                    if AHEAD > 0 {
+                        P::V::prefetch(weights[w].wrapping_add((pair + AHEAD) * PANEL).cast());
+                    }
                     b[w] = P::V::load_low(weights[w].add(pair * PANEL));
                 }
                 step::<P, HEIGHT, WIDTH>(&mut sums, a, &b);

@@ -35,6 +35,10 @@ pub(super) trait Vector: Copy {
     /// Adds the low bits of `steps`' representation to the exponent: multiplies by 2^n for `steps = 1.5 * 2^23 + n`.
     unsafe fn shift_exponent(self, steps: Self) -> Self;
 
+    /// Asks for the cache line at an address that need not be valid.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const f32) {}
+
     #[inline(always)]
     unsafe fn zero() -> Self {
         // SAFETY: the caller's.

@@ -112,7 +112,8 @@ impl Shape {
         let mut results: Vec<Vec<f32>> = requests.iter().map(|_| Vec::new()).collect();
         let mut done = vec![0; requests.len()];
         let mut pool = None;
-        for step in 0..cuts[0].len() {
+        let steps = cuts[0].len();
+        for step in 0..steps {
             let mut batch = Batch { table_starts: vec![0], ..Batch::default() };
             let mut inputs: [Vec<f32>; 4] = Default::default();
             let part =

@@ -8,6 +8,10 @@ impl Vector for __m512 {
     const QUERIES: usize = 8;
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         unsafe { _mm512_set1_ps(x) }
     }

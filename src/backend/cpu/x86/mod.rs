@@ -30,14 +30,17 @@ pub(super) fn compiled(isa: Isa) -> Option<&'static Compiled> {
     }
 }
 
+/// How far ahead a stream asks for its weights, in words of a panel's column: 2 KiB, about what a core has in flight.
+const AHEAD: usize = 16;
+
 // Sixteen ymm registers: at most six vectors (pairs of them) of sums beside the operands.
-const AVX2_TILES: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")]], accumulate, F32<Ymm2>,
+const AVX2_TILES: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")]], accumulate, F32<Ymm2>, ahead 0,
     [(1, 2, 1), (2, 2, 1), (3, 2, 1), (4, 1, 1), (5, 1, 1), (6, 1, 1)]);
-const AVX2_STREAMS: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")]], accumulate, F32<Ymm2>,
+const AVX2_STREAMS: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")]], accumulate, F32<Ymm2>, ahead AHEAD,
     [(1, 4, 2), (2, 2, 1), (3, 2, 1), (4, 1, 1), (5, 1, 1), (6, 1, 1)]);
-const AVX2_PAIRS: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")]], widen, F32<Ymm2>,
+const AVX2_PAIRS: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")]], widen, F32<Ymm2>, ahead AHEAD,
     [(1, 2, 1), (2, 2, 1), (3, 2, 1), (4, 1, 1), (5, 1, 1), (6, 1, 1)]);
-const AVX2_PAIR_STREAMS: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")]], widen, F32<Ymm2>,
+const AVX2_PAIR_STREAMS: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")]], widen, F32<Ymm2>, ahead AHEAD,
     [(1, 4, 2), (2, 2, 1), (3, 2, 1), (4, 1, 1), (5, 1, 1), (6, 1, 1)]);
 
 static AVX2: Compiled = compiled!([#[target_feature(enable = "avx2,fma")]], Ymm2,
@@ -47,19 +50,19 @@ static AVX2: Compiled = compiled!([#[target_feature(enable = "avx2,fma")]], Ymm2
 
 // Thirty-two zmm registers: at most 24 (28 for dot products, which need no others) vectors of sums.
 const AVX512_TILES: &[Tile] = tiles!([#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]],
-    accumulate, F32<__m512>,
+    accumulate, F32<__m512>, ahead 0,
     [(1, 2, 1), (2, 2, 1), (3, 2, 1), (4, 2, 1), (5, 2, 1), (6, 2, 1),
      (7, 2, 1), (8, 2, 1), (9, 2, 1), (10, 2, 1), (11, 2, 1), (12, 2, 1)]);
 const AVX512_STREAMS: &[Tile] = tiles!([#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]],
-    accumulate, F32<__m512>,
+    accumulate, F32<__m512>, ahead AHEAD,
     [(1, 8, 4), (2, 8, 4), (3, 8, 4), (4, 4, 2), (5, 4, 2), (6, 4, 2),
      (7, 2, 1), (8, 2, 1), (9, 2, 1), (10, 2, 1), (11, 2, 1), (12, 2, 1)]);
 const AVX512_PAIRS: &[Tile] = tiles!([#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]],
-    widen, F32<__m512>,
+    widen, F32<__m512>, ahead AHEAD,
     [(1, 2, 1), (2, 2, 1), (3, 2, 1), (4, 2, 1), (5, 2, 1), (6, 2, 1),
      (7, 2, 1), (8, 2, 1), (9, 2, 1), (10, 2, 1), (11, 2, 1), (12, 2, 1)]);
 const AVX512_PAIR_STREAMS: &[Tile] = tiles!([#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]],
-    widen, F32<__m512>,
+    widen, F32<__m512>, ahead AHEAD,
     [(1, 8, 4), (2, 8, 4), (3, 4, 2), (4, 4, 2), (5, 4, 2), (6, 2, 1),
      (7, 2, 1), (8, 2, 1), (9, 2, 1), (10, 2, 1), (11, 2, 1), (12, 2, 1)]);
 
@@ -69,11 +72,11 @@ static AVX512: Compiled = compiled!([#[target_feature(enable = "avx512f,avx512bw
 );
 
 const DOT_TILES: &[Tile] = tiles!(
-    [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]], accumulate, DotBf16,
+    [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]], accumulate, DotBf16, ahead 0,
     [(1, 2, 1), (2, 2, 1), (3, 2, 1), (4, 2, 1), (5, 2, 1), (6, 2, 1), (7, 2, 1),
      (8, 2, 1), (9, 2, 1), (10, 2, 1), (11, 2, 1), (12, 2, 1), (13, 2, 1), (14, 2, 1)]);
 const DOT_STREAMS: &[Tile] = tiles!(
-    [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]], accumulate, DotBf16,
+    [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]], accumulate, DotBf16, ahead AHEAD,
     [(1, 8, 4), (2, 8, 4), (3, 8, 4), (4, 4, 2), (5, 4, 2), (6, 4, 2), (7, 2, 1),
      (8, 2, 1), (9, 2, 1), (10, 2, 1), (11, 2, 1), (12, 2, 1), (13, 2, 1), (14, 2, 1)]);
 
