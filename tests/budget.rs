@@ -91,8 +91,8 @@ fn measure(order: &str) {
     let mut random = Random(budget);
     let capacity = executor.stats().kv.free * trtllm::engine::BLOCK_TOKENS;
     let longest = capacity.min(400);
-    for _ in 0..3 {
-        let ids: Vec<_> = (0..64)
+    for _ in 0..2 {
+        let ids: Vec<_> = (0..32)
             .map(|index| {
                 let length = random.within(1..longest.max(3) - 1);
                 let mut request = Request::new(Input::Tokens(random.tokens(length)));
@@ -107,7 +107,7 @@ fn measure(order: &str) {
             while !executor.await_responses(Some(id), None, 100).expect("it goes on").iter().any(|r| r.last) {}
         }
     }
-    assert_eq!(executor.stats().totals.completed, 192);
+    assert_eq!(executor.stats().totals.completed, 64);
     println!("{GROWTH} {} KiB", process_figure("VmHWM").saturating_sub(before));
 }
 

@@ -23,10 +23,10 @@ struct Said {
 /// Greedy and sampled requests, some for several sequences, some for context logits, many of one prefix.
 fn requests(count: usize) -> Vec<Request> {
     let mut random = Random(7);
-    let prefix = random.tokens(70);
+    let prefix = random.tokens(50);
     let mut request = |index: usize| {
         let mut prompt = if index % 3 == 0 { prefix.clone() } else { Vec::new() };
-        let own = random.within(1..60);
+        let own = random.within(1..40);
         prompt.extend(random.tokens(own));
         let mut request = Request::new(Input::Tokens(prompt));
         request.return_generation_logits = true;
