@@ -20,7 +20,7 @@ const DEFAULT_REQUESTS: usize = 3_000;
 /// From here on the bound on the growth of resident memory is the tight one; short runs still warm up when they measure.
 const LONG_RUN: usize = 50_000;
 const LONG_RUN_DRIFT_KIB: u64 = 1024;
-const SHORT_RUN_DRIFT_KIB: u64 = 8 * 1024;
+const SHORT_RUN_DRIFT_KIB: u64 = 4 * 1024;
 
 /// What the clients saw, all together.
 #[derive(Debug, Default)]
