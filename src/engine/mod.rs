@@ -2,6 +2,7 @@
 
 mod format;
 mod inspect;
+mod leftover;
 mod plan;
 mod read;
 mod signature;

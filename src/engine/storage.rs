@@ -2,8 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+
+use super::leftover;
 
 /// A place where files are created and renamed.
 pub trait Storage {
@@ -15,6 +17,8 @@ pub trait Storage {
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes the temporary files of writers of `path` that died, where the storage can tell; failing to is no error.
+    fn remove_leftovers(&self, _path: &Path) {}
 }
 
 /// A file being written.
@@ -31,8 +35,14 @@ pub struct Disk;
 
 impl Storage for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn StoredFile>> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        Ok(Box::new(file))
+        loop {
+            let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+            // The lock tells others that the writer lives. Where files cannot be locked, nobody removes leftovers. Whoever
+            // was faster took the file for one and has removed it.
+            if file.lock().is_err() || file.metadata()?.nlink() > 0 {
+                return Ok(Box::new(file));
+            }
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -45,6 +55,10 @@ impl Storage for Disk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn remove_leftovers(&self, path: &Path) {
+        leftover::remove(path);
     }
 }
 

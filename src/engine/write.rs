@@ -3,11 +3,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::format::{HEADER_BYTES, Header, Section, SectionKind};
+use super::leftover::{directory_of, temporary_name};
 use super::storage::{Disk, Storage, StoredFile};
 use super::{Packing, Plan};
 use crate::error::{Error, Result};
@@ -122,6 +122,7 @@ impl<'s> EngineWriter<'s> {
             .rename(&self.temporary.path, &self.path)
             .map_err(|error| io_error(&self.path, "rename", &error))?;
         self.temporary.armed = false;
+        self.storage.remove_leftovers(&self.path);
         let directory = directory_of(&self.path);
         self.storage.sync_directory(directory).map_err(|error| io_error(directory, "sync", &error))
     }
@@ -202,26 +203,6 @@ impl Drop for Temporary<'_> {
             // The error that brought us here is the one to report.
             let _ = self.storage.remove(&self.path);
         }
-    }
-}
-
-/// A hidden name in the same directory (a rename does not cross file systems), unique among concurrent builds.
-fn temporary_name(path: &Path) -> Result<PathBuf> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let name = path
-        .file_name()
-        .filter(|_| !path.is_dir())
-        .ok_or_else(|| Error::argument(path.display().to_string(), "an engine path must name a file"))?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-    Ok(directory_of(path).join(hidden))
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }
 

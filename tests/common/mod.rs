@@ -20,14 +20,25 @@ pub fn tests_path(relative: &str) -> PathBuf {
 pub fn engine(checkpoint: &str, precision: Precision, disabled_passes: &[&str]) -> Arc<Engine> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.engine");
+    build(checkpoint, &path, precision, disabled_passes);
+    Arc::new(Engine::open(&path, LoadMode::Read, &mut |_| ControlFlow::Continue(())).expect("the engine opens"))
+}
+
+/// The tiny model's engine as a file in `folder`.
+pub fn engine_file(folder: &Path, precision: Precision) -> PathBuf {
+    let path = folder.join(format!("{precision:?}.engine"));
+    build("models/tiny", &path, precision, &[]);
+    path
+}
+
+fn build(checkpoint: &str, path: &Path, precision: Precision, disabled_passes: &[&str]) {
     let options = BuildOptions {
         precision: Some(precision),
         disabled_passes: disabled_passes.iter().map(ToString::to_string).collect(),
         max_positions: None,
     };
     let source = Source::Checkpoint(tests_path(checkpoint));
-    builder::build(&source, &path, &options, &mut |_, _| ControlFlow::Continue(())).expect("the checkpoint builds");
-    Arc::new(Engine::open(&path, LoadMode::Read, &mut |_| ControlFlow::Continue(())).expect("the engine opens"))
+    builder::build(&source, path, &options, &mut |_, _| ControlFlow::Continue(())).expect("the checkpoint builds");
 }
 
 /// A session for one request of up to `tokens` tokens on `threads` threads.
@@ -86,4 +97,49 @@ pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let difference = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
     std::iter::zip(a, b).map(difference).fold(0.0, f32::max)
+}
+
+/// Numbers that look random and are the same in every run (SplitMix64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from `range`, which is not empty.
+    pub fn within(&mut self, range: std::ops::Range<usize>) -> usize {
+        range.start + (self.next() % (range.len() as u64)) as usize
+    }
+
+    /// True `percent` times of a hundred.
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.within(0..100) < percent
+    }
+
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        (1..items.len()).rev().for_each(|at| items.swap(at, self.within(0..at + 1)));
+    }
+
+    /// Token ids of the tiny model, without its special ones.
+    pub fn tokens(&mut self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| self.within(6..1000) as u32).collect()
+    }
+}
+
+/// A figure of this process from `/proc/self/status` (`VmRSS` in KiB, `Threads`).
+pub fn process_figure(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel reports it");
+    line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).expect("a number")
+}
+
+/// This test program once more, running `test` alone with the variable `key` set to `value`.
+pub fn rerun(test: &str, key: &str, value: &std::ffi::OsStr) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().expect("a test has a program"));
+    command.args(["--exact", test, "--nocapture"]).env(key, value);
+    command
 }
