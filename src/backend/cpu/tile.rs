@@ -24,9 +24,14 @@ pub(super) struct TileCall {
     /// Sums `[height][PANEL]` of the first panel, and the distance to those of the next panel.
     pub sums: *mut f32,
     pub sums_step: usize,
+    /// What the sweep will need next: [`AHEAD_BYTES`] of it are asked for with each word. Need not be valid.
+    pub next: *const u32,
     /// Whether the sums start at zero rather than at what `sums` holds.
     pub fresh: bool,
 }
+
+/// Bytes of the following weights that a tile of a sweep asks for with each word.
+pub(super) const AHEAD_BYTES: usize = 8;
 
 /// A tile function and how many panels it takes at once.
 #[derive(Clone, Copy)]
@@ -78,6 +83,9 @@ pub(super) unsafe fn accumulate<
             let mut sums = load_sums::<P::V, HEIGHT, WIDTH>(&call, targets);
             for word in 0..call.words {
                 let a = call.activations.add(word * HEIGHT);
+                if AHEAD == 0 {
+                    P::V::prefetch_far(call.next.wrapping_byte_add(word * AHEAD_BYTES).cast());
+                }
                 let mut b = [P::V::zero(); WIDTH];
                 for w in 0..WIDTH {
                     if AHEAD > 0 {
