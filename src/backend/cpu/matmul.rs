@@ -8,9 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::compiled::Products;
+use super::finish::Finish;
 use super::operands::{Matrix, Operands, Panels, Vector};
+use super::pack::Pack;
 use super::team::{Areas, Need, Team};
-use super::tile::{AHEAD_BYTES, Finish, Pack, Tile, TileCall};
+use super::tile::{AHEAD_BYTES, Tile, TileCall};
 use crate::backend::{Batch, Kernel};
 use crate::engine::PANEL;
 use crate::error::Result;
