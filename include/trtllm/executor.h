@@ -44,7 +44,10 @@ typedef struct {
     uint32_t max_batch_tokens;
     /** Most tokens of a request, prompt and output together; 0: the engine's, which is the default. */
     uint32_t max_sequence_tokens;
-    /** Requests that wait; one more is refused with `TRTLLM_STATUS_QUEUE_FULL`. Default 1024. */
+    /**
+     * Requests beside `max_batch_size` of them; one more is refused with `TRTLLM_STATUS_QUEUE_FULL`. A request counts until
+     * its last response was taken or delivered. Default 1024.
+     */
     uint32_t max_queue;
     /** Responses kept for a request before their texts are joined for a slow consumer. Default 64. */
     uint32_t max_pending_responses;
@@ -69,6 +72,8 @@ typedef struct {
     /** How often a sequence had to give up its cache blocks. */
     uint64_t preemptions;
     uint64_t generated_tokens;
+    /** Requests whose last response was not yet taken or delivered. */
+    uint64_t requests;
     /** Prompt tokens that were looked up in the prefix cache. */
     uint64_t prefix_lookup_tokens;
     /** Of these: found. */
@@ -136,8 +141,7 @@ trtllm_status trtllm_executor_create(const trtllm_engine *engine,
  * that nobody has taken are lost.
  *
  * Waits for running callbacks: inside one it fails with `TRTLLM_STATUS_WOULD_DEADLOCK`, and the handle stays valid.
- * Ownership: takes `executor`. Thread safety: safe; calls that wait in other threads return
- * `TRTLLM_STATUS_SHUTTING_DOWN`.
+ * Ownership: takes `executor`. Thread safety: safe; calls that wait in other threads end.
  */
 trtllm_status trtllm_executor_destroy(trtllm_executor *executor);
 
@@ -176,20 +180,22 @@ trtllm_status trtllm_executor_submit_text(trtllm_executor *executor,
                                           uint64_t *request_id);
 
 /**
- * Asks to end a request early. Its final response says whether it was cancelled or had ended before. A request that has
- * ended or never existed is no error.
+ * Asks to end a request early. Its final response says whether it was cancelled or had ended before; a request that has
+ * ended is no error.
  *
- * Thread safety: safe, also inside a callback.
+ * Fails with `TRTLLM_STATUS_NOT_FOUND` for an id that this executor never gave. Thread safety: safe, also inside a callback.
  */
-TRTLLM_MUST_USE trtllm_status trtllm_executor_cancel(trtllm_executor *executor, uint64_t request_id);
+TRTLLM_MUST_USE
+trtllm_status trtllm_executor_cancel(trtllm_executor *executor,
+                                     uint64_t request_id);
 
 /**
  * Waits for the next response of a request, or of any with `TRTLLM_ANY_REQUEST`.
  *
  * `timeout_ms`: most milliseconds to wait; 0 only looks, `TRTLLM_WAIT_FOREVER` waits until there is one.
  * Fails with `TRTLLM_STATUS_TIMEOUT` when none came, `TRTLLM_STATUS_NOT_FOUND` when the request has ended and all its
- * responses were taken, never existed or has a callback, `TRTLLM_STATUS_SHUTTING_DOWN` when the executor was shut down
- * and nothing is left. Ownership: returns an owned handle; destroy it with `trtllm_response_destroy`.
+ * responses were taken or it never existed, `TRTLLM_STATUS_INVALID_ARGUMENT` when it has a callback, and for any request
+ * `TRTLLM_STATUS_SHUTTING_DOWN` when the executor was shut down and nothing is left. Ownership: returns an owned handle; destroy it with `trtllm_response_destroy`.
  * Thread safety: safe; several threads may wait, each response goes to one of them.
  */
 TRTLLM_MUST_USE
@@ -231,7 +237,7 @@ trtllm_status trtllm_executor_get_stats(const trtllm_executor *executor,
                                         trtllm_executor_stats *stats);
 
 /**
- * The same counts, and more that may change between versions, as a JSON object.
+ * The same counts as a JSON object; times are in seconds.
  *
  * Ownership: copies into `buffer`, see "Results of unknown size" in trtllm.h. The counts may grow between a size query
  * and the next call: give some room. Thread safety: safe, also inside a callback.

@@ -52,7 +52,7 @@ trtllm_status trtllm_tokenizer_encode(const trtllm_tokenizer *tokenizer,
 
 /**
  * Turns tokens into UTF-8 text; `skip_special_tokens` 1 leaves special tokens out. Bytes that are no whole character become
- * U+FFFD.
+ * U+FFFD; an id outside the vocabulary has no text.
  *
  * Ownership: borrows `tokens`; copies the text and a NUL into `buffer`, see "Results of unknown size" in trtllm.h.
  * Thread safety: safe.

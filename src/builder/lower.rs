@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::memory::assign_slots;
-use crate::engine::{KvGroup, ModelInfo, Output, Packing, Plan, Precision, Rows, Step, Target, Value, View, WeightSpec};
+use crate::engine::{
+    KvGroup, ModelInfo, Output, Packing, Plan, Precision, Rows, Step, Target, Value, View, WeightSpec,
+};
 use crate::error::{Error, Result};
 use crate::network::{Dim, Graph, LOGIT_ROWS, Node, Recipe, TOKENS, ValueId, WeightId};
 use crate::types::{DType, Op};
@@ -32,7 +34,8 @@ pub(super) fn lower(graph: &Graph, model: ModelInfo, precision: Precision) -> Re
     for node in graph.live_order()? {
         lowering.node(&graph.nodes[node.0])?;
     }
-    let outputs = graph.outputs.iter().map(|(name, value)| lowering.output(name, *value)).collect::<Result<Vec<_>>>()?;
+    let outputs =
+        graph.outputs.iter().map(|(name, value)| lowering.output(name, *value)).collect::<Result<Vec<_>>>()?;
     let Lowering { mut values, weights, steps, .. } = lowering;
     let slots = assign_slots(&mut values, &steps, &outputs);
     let (weights, recipes) = place_weights(graph, &weights);
@@ -198,4 +201,64 @@ fn kv_groups(graph: &Graph, precision: Precision) -> Vec<KvGroup> {
 
 fn invalid(what: &str, why: &str) -> Error {
     Error::InvalidNetwork { what: what.to_string(), why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Activation;
+
+    fn model() -> ModelInfo {
+        ModelInfo {
+            architecture: "Test".into(),
+            vocab_size: 10,
+            hidden_size: 8,
+            layers: 1,
+            max_positions: 4,
+            eos_token_ids: vec![],
+            bos_token_id: None,
+        }
+    }
+
+    /// `logits = head(gather(gelu(x[2..8][1..5])))` and one slice that nobody reads, stored last node first.
+    fn network() -> Result<Graph> {
+        let mut graph = Graph::new("test");
+        let ids = graph.input("ids");
+        let table = graph.weight("table", &[10, 8], Recipe::tensor("table"));
+        let head = graph.weight("head", &[10, 4], Recipe::tensor("head"));
+        let x = graph.apply(Op::Embedding, &[ids], &[table], "x")?;
+        let outer = graph.apply(Op::Slice { start: 2, columns: 6 }, &[x], &[], "outer")?;
+        graph.apply(Op::Slice { start: 0, columns: 1 }, &[outer], &[], "dead")?;
+        let inner = graph.apply(Op::Slice { start: 1, columns: 4 }, &[outer], &[], "inner")?;
+        let active = graph.apply(Op::Activate { activation: Activation::Gelu }, &[inner], &[], "active")?;
+        let picked = graph.apply(Op::GatherRows, &[active], &[], "picked")?;
+        let logits = graph.apply(Op::Linear { bias: false, activation: None }, &[picked], &[head], "logits")?;
+        graph.output("logits", logits);
+        graph.nodes.reverse();
+        Ok(graph)
+    }
+
+    #[test]
+    fn slices_of_slices_become_one_view_and_order_follows_the_data() -> Result<()> {
+        let Lowered { plan, recipes } = lower(&network()?, model(), Precision::Bf16)?;
+        let names: Vec<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(names, ["x", "active", "picked", "logits"]);
+        assert_eq!(plan.steps[1].inputs, [View { value: 0, start: 3, columns: 4 }]);
+        assert!(plan.steps[0].inputs.is_empty(), "ids are not listed");
+        assert_eq!(plan.steps[3].fused, ["logits"]);
+        assert_eq!(recipes, [Recipe::tensor("table"), Recipe::tensor("head")]);
+        let kinds: Vec<_> = plan.weights.iter().map(|spec| (spec.packing, spec.dtype, spec.offset)).collect();
+        assert_eq!(kinds, [(Packing::RowMajor, DType::BF16, 0), (Packing::Panels, DType::BF16, 4096)]);
+        Ok(())
+    }
+
+    #[test]
+    fn an_output_that_is_a_part_of_a_value_is_refused() -> Result<()> {
+        let mut graph = network()?;
+        let inner = graph.values.iter().position(|value| value.name == "inner").expect("is there");
+        graph.output("part", ValueId(inner));
+        let error = lower(&graph, model(), Precision::F32).err().expect("refused");
+        assert!(matches!(&error, Error::InvalidNetwork { what, .. } if what == "part"), "{error}");
+        Ok(())
+    }
 }

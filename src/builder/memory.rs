@@ -61,3 +61,83 @@ fn take_slot(value: &Value, slots: &mut Vec<Slot>, free: &mut Vec<usize>) -> usi
     }
     slot
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::View;
+    use crate::types::Op;
+
+    /// A value per step, which reads a few of the values before it through a part of their columns.
+    fn network(shapes: &[(bool, usize)], reads: &[Vec<prop::sample::Index>]) -> (Vec<Value>, Vec<Step>) {
+        let value = |(index, (logits, columns)): (usize, &(bool, usize))| Value {
+            name: index.to_string(),
+            rows: if *logits { Rows::LogitRows } else { Rows::Tokens },
+            columns: *columns,
+            slot: usize::MAX,
+        };
+        let step = |(index, reads): (usize, &Vec<prop::sample::Index>)| Step {
+            name: index.to_string(),
+            op: Op::Add,
+            inputs: reads
+                .iter()
+                .filter(|_| index > 0)
+                .map(|read| View { value: read.index(index), start: 0, columns: 1 })
+                .collect(),
+            weights: vec![],
+            outputs: vec![View { value: index, start: 0, columns: shapes[index].1 }],
+            fused: vec![],
+        };
+        (shapes.iter().enumerate().map(value).collect(), reads.iter().enumerate().map(step).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn values_alive_together_never_share_a_slot(
+            shapes in prop::collection::vec((any::<bool>(), 1usize..100), 40),
+            reads in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..4), 1..40),
+            kept in any::<prop::sample::Index>(),
+        ) {
+            let count = reads.len();
+            let (mut values, steps) = network(&shapes[..count], &reads);
+            let outputs = [Output { name: "kept".into(), value: kept.index(count) }];
+            let slots = assign_slots(&mut values, &steps, &outputs);
+
+            let needed = |value: usize, step: usize| {
+                outputs[0].value == value
+                    || steps[step..].iter().any(|s| s.inputs.iter().chain(&s.outputs).any(|view| view.value == value))
+            };
+            for step in 0..count {
+                // Value `v` is written by step `v`.
+                let alive: Vec<usize> = (0..=step).filter(|value| needed(*value, step)).collect();
+                let mut used: Vec<usize> = alive.iter().map(|value| values[*value].slot).collect();
+                used.sort_unstable();
+                used.dedup();
+                prop_assert_eq!(used.len(), alive.len(), "two of {:?} share a slot at step {}", alive, step);
+            }
+            for value in &values {
+                let slot = &slots[value.slot];
+                let bytes = if value.rows == Rows::Tokens { slot.bytes_per_token } else { slot.bytes_per_logit_row };
+                prop_assert!(bytes >= value.columns * 4);
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_needs_two_slots_however_long() {
+        let shapes = vec![(false, 8); 50];
+        let (mut values, mut steps) = network(&shapes, &vec![vec![]; 50]);
+        for (index, step) in steps.iter_mut().enumerate().skip(1) {
+            step.inputs = vec![View { value: index - 1, start: 0, columns: 8 }];
+        }
+        let outputs = [Output { name: "last".into(), value: 49 }];
+        assert_eq!(
+            assign_slots(&mut values, &steps, &outputs),
+            [Slot { bytes_per_token: 32, bytes_per_logit_row: 0 }; 2]
+        );
+    }
+}

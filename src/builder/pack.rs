@@ -148,7 +148,8 @@ mod tests {
             }
             for (index, bytes) in halves.as_chunks::<2>().0.iter().enumerate() {
                 // [N/32][K/2][32][2]
-                let (panel, pair, row, odd) = (index / (padded * 32), index / 64 % (padded / 2), index / 2 % 32, index % 2);
+                let (panel, pair, row, odd) =
+                    (index / (padded * 32), index / 64 % (padded / 2), index / 2 % 32, index % 2);
                 let exact = bf16::from_f32(wanted(panel * 32 + row, pair * 2 + odd));
                 assert_eq!(bf16::from_le_bytes(*bytes), exact);
             }

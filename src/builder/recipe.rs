@@ -97,7 +97,13 @@ fn resolve<'a>(source: &dyn WeightSource, recipe: &'a Recipe) -> Result<Node<'a>
 
 impl Node<'_> {
     /// Writes a block that lies within the node to `out`, which is as large.
-    fn read(&self, source: &dyn WeightSource, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn read(
+        &self,
+        source: &dyn WeightSource,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
         match &self.kind {
             Kind::Tensor(name) => source.read(name, rows, columns, out),
             Kind::Rows { of, start } => of.read(source, rows.start + start..rows.end + start, columns, out),
@@ -153,4 +159,66 @@ fn read_parts(
 
 fn invalid(what: String, why: &str) -> Error {
     Error::InvalidCheckpoint { what, why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Dummy;
+
+    fn source() -> Dummy {
+        Dummy::new([("a".to_string(), vec![5, 7]), ("b".to_string(), vec![7, 3]), ("v".to_string(), vec![4])], 1)
+    }
+
+    fn tensor(name: &str, rows: usize, columns: usize) -> Vec<Vec<f32>> {
+        let mut values = vec![0.0; rows * columns];
+        source().read(name, 0..rows, 0..columns, &mut values).expect("reads");
+        values.chunks(columns).map(<[f32]>::to_vec).collect()
+    }
+
+    #[test]
+    fn nested_recipes_are_right_in_every_block() {
+        let [a, b] = ["a", "b"].map(Recipe::tensor);
+        // Rows 1..7 of [a; transpose(b)[1..3]; a[0..2]], transposed.
+        let stacked = Recipe::Concat(vec![a.clone(), b.transposed().rows(1, 2), a.rows(0, 2)]);
+        let recipe = Recipe::Transpose(Box::new(Recipe::Rows { of: Box::new(stacked), start: 1, rows: 6 }));
+
+        let (a, b) = (tensor("a", 5, 7), tensor("b", 7, 3));
+        let mut rows = a.clone();
+        rows.extend((1..3).map(|column| b.iter().map(|row| row[column]).collect::<Vec<_>>()));
+        rows.extend(a[..2].to_vec());
+        let wanted: Vec<Vec<f32>> = (0..7).map(|column| rows[1..7].iter().map(|row| row[column]).collect()).collect();
+
+        let source = source();
+        let evaluator = Evaluator::new(&source, &recipe, "w", &[7, 6]).expect("fits");
+        for start in 0..7 {
+            for end in start..=7 {
+                let mut block = vec![f32::NAN; (end - start) * 6];
+                evaluator.read(start..end, &mut block).expect("reads");
+                assert_eq!(block, wanted[start..end].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_join_with_constants() {
+        let recipe = Recipe::Concat(vec![Recipe::tensor("v").rows(1, 2), Recipe::Constant(vec![8.0, 9.0])]);
+        let source = source();
+        let mut out = [0.0; 3];
+        Evaluator::new(&source, &recipe, "w", &[4]).expect("fits").read(1..4, &mut out).expect("reads");
+        assert_eq!(out, [tensor("v", 4, 1)[2][0], 8.0, 9.0]);
+    }
+
+    #[test]
+    fn recipes_that_do_not_make_the_shape_are_refused_by_name() {
+        let source = source();
+        let refused = |recipe: Recipe, shape: &[usize], culprit: &str| {
+            let error = Evaluator::new(&source, &recipe, "w", shape).err().expect("refused");
+            assert!(error.to_string().contains(culprit), "{error}");
+        };
+        refused(Recipe::tensor("a"), &[7, 5], "`w`");
+        refused(Recipe::tensor("missing"), &[1], "`missing`");
+        refused(Recipe::tensor("a").rows(4, usize::MAX), &[5, 7], "rows beyond 5");
+        refused(Recipe::Concat(vec![Recipe::tensor("a"), Recipe::tensor("b")]), &[12, 7], "differ in columns");
+    }
 }

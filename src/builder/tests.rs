@@ -104,7 +104,9 @@ fn weight(engine: &Engine, step: &str, position: usize) -> (WeightSpec, Vec<f32>
 
 #[test]
 fn every_family_builds_with_and_without_passes() {
-    for (config, precision) in [(LLAMA, Precision::F32), (UNTIED, Precision::Bf16), (GPT2, Precision::F32), (GPT2, Precision::Bf16)] {
+    for (config, precision) in
+        [(LLAMA, Precision::F32), (UNTIED, Precision::Bf16), (GPT2, Precision::F32), (GPT2, Precision::Bf16)]
+    {
         let checkpoint = Checkpoint::new(config, DType::F32);
         let options = BuildOptions { precision: Some(precision), ..BuildOptions::default() };
         let fused = checkpoint.build(&options);
@@ -127,8 +129,10 @@ fn packed_weights_hold_the_checkpoints_values() {
     let engine = llama.build(&BuildOptions::default());
     assert_eq!(engine.plan().precision, Precision::F32);
     let tensor = |name: &str| all_of(&llama.weights, name);
-    let qkv: Vec<f32> =
-        ["q", "k", "v"].into_iter().flat_map(|p| tensor(&format!("model.layers.1.self_attn.{p}_proj.weight"))).collect();
+    let qkv: Vec<f32> = ["q", "k", "v"]
+        .into_iter()
+        .flat_map(|p| tensor(&format!("model.layers.1.self_attn.{p}_proj.weight")))
+        .collect();
     let (spec, values) = weight(&engine, "layers.1.q", 0);
     assert_eq!((spec.packing, spec.shape.as_slice(), values), (Packing::Panels, [128, 64].as_slice(), qkv));
     let bias: Vec<f32> =
@@ -151,8 +155,10 @@ fn a_half_precision_checkpoint_makes_a_bf16_engine_and_keeps_its_bits() {
     let engine = checkpoint.build(&BuildOptions::default());
     assert_eq!(engine.plan().precision, Precision::Bf16);
     assert!(engine.plan().kv_groups.iter().all(|group| group.dtype == DType::BF16));
-    let rounded: Vec<f32> =
-        all_of(&checkpoint.weights, "model.embed_tokens.weight").into_iter().map(|v| bf16::from_f32(v).to_f32()).collect();
+    let rounded: Vec<f32> = all_of(&checkpoint.weights, "model.embed_tokens.weight")
+        .into_iter()
+        .map(|v| bf16::from_f32(v).to_f32())
+        .collect();
     let (spec, values) = weight(&engine, "logits", 0);
     assert_eq!((spec.dtype, values), (DType::BF16, rounded));
 }
@@ -190,13 +196,17 @@ fn the_folders_files_travel_in_the_engine() {
     for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
         std::fs::write(checkpoint.folder.path().join(file), format!("content of {file}")).expect("writes");
     }
-    std::fs::write(checkpoint.folder.path().join("generation_config.json"), r#"{"eos_token_id": [5, 6]}"#).expect("writes");
+    std::fs::write(checkpoint.folder.path().join("generation_config.json"), r#"{"eos_token_id": [5, 6]}"#)
+        .expect("writes");
     let engine = checkpoint.build(&BuildOptions { max_positions: Some(100), ..BuildOptions::default() });
     assert_eq!(engine.tokenizer_json(), Some(b"content of tokenizer.json".as_slice()));
     assert_eq!(engine.tokenizer_config(), Some(b"content of tokenizer_config.json".as_slice()));
     assert_eq!(engine.chat_template(), Some(b"content of chat_template.jinja".as_slice()));
     assert_eq!(engine.generation_config(), Some(br#"{"eos_token_id": [5, 6]}"#.as_slice()));
-    assert_eq!((engine.plan().model.eos_token_ids.as_slice(), engine.plan().model.max_positions), ([5, 6].as_slice(), 100));
+    assert_eq!(
+        (engine.plan().model.eos_token_ids.as_slice(), engine.plan().model.max_positions),
+        ([5, 6].as_slice(), 100)
+    );
 }
 
 #[test]

@@ -131,8 +131,7 @@ pub unsafe extern "C" fn trtllm_build(
             (Path::new(paths.0), Path::new(paths.1), sized::read(config, "config")?)
         };
         // SAFETY: as the C contract says.
-        let (options, mut progress) =
-            unsafe { (config.options()?, progress(config.progress, config.user_data)) };
+        let (options, mut progress) = unsafe { (config.options()?, progress(config.progress, config.user_data)) };
         build(&config.source(checkpoint)?, output, &options, &mut |phase, fraction| {
             progress(&phase.to_string(), f64::from(fraction))
         })

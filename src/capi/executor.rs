@@ -262,8 +262,7 @@ pub unsafe extern "C" fn trtllm_executor_create(
     boundary("trtllm_executor_create", || {
         let engine = handle::get(engine, "engine")?;
         // SAFETY: as the C contract says.
-        let (config, place) =
-            unsafe { (sized::read(config, "config")?.to_core()?, output(executor, "executor")?) };
+        let (config, place) = unsafe { (sized::read(config, "config")?.to_core()?, output(executor, "executor")?) };
         let executor = Executor::load(engine.engine(), config)?;
         place.write(handle::insert(Arc::new(Serving { executor, engine }))?);
         Ok(())
@@ -359,9 +358,7 @@ pub unsafe extern "C" fn trtllm_executor_submit_text(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_executor_cancel(executor: *mut trtllm_executor, request_id: u64) -> trtllm_status {
-    boundary("trtllm_executor_cancel", || {
-        handle::get(executor, "executor")?.executor.cancel(RequestId(request_id))
-    })
+    boundary("trtllm_executor_cancel", || handle::get(executor, "executor")?.executor.cancel(RequestId(request_id)))
 }
 
 /// Waits for the next response of a request, or of any with `TRTLLM_ANY_REQUEST`.

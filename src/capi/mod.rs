@@ -50,6 +50,8 @@
 
 mod argument;
 mod callback;
+#[cfg(all(test, feature = "compiler"))]
+mod exports;
 mod handle;
 mod panic;
 mod sized;

@@ -75,7 +75,7 @@ pub unsafe extern "C" fn trtllm_tokenizer_encode(
 }
 
 /// Turns tokens into UTF-8 text; `skip_special_tokens` 1 leaves special tokens out. Bytes that are no whole character become
-/// U+FFFD.
+/// U+FFFD; an id outside the vocabulary has no text.
 ///
 /// Ownership: borrows `tokens`; copies the text and a NUL into `buffer`, see "Results of unknown size" in trtllm.h.
 /// Thread safety: safe.

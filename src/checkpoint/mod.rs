@@ -1,6 +1,7 @@
 //! Hugging Face folders: what a checkpoint says and holds.
 
 mod config;
+mod convert;
 mod dummy;
 mod folder;
 mod json;

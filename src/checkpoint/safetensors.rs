@@ -48,8 +48,8 @@ impl Shard {
         let file = File::open(path).map_err(|error| Error::io(path.display().to_string(), &error))?;
         // SAFETY: the mapping is read-only; as with every mapped file, whoever truncates a checkpoint while it is being
         // read stops the reader.
-        let map = unsafe { Mmap::map(&file) }
-            .map_err(|error| Error::io(format!("{} (map)", path.display()), &error))?;
+        let map =
+            unsafe { Mmap::map(&file) }.map_err(|error| Error::io(format!("{} (map)", path.display()), &error))?;
         let name = path.display().to_string();
         if map.starts_with(b"GGUF") {
             return Err(Error::UnsupportedFormat { what: name, why: "this is a GGUF file, not safetensors".into() });
@@ -92,7 +92,8 @@ fn parse(file: &[u8]) -> Result<HashMap<String, Tensor>, Fault> {
     let mut end = data;
     for (name, tensor) in &tensors {
         if tensor.start != end {
-            let fault = if tensor.start < end { "it overlaps the tensor before it" } else { "there is a hole before it" };
+            let fault =
+                if tensor.start < end { "it overlaps the tensor before it" } else { "there is a hole before it" };
             return Err((Some(name.clone()), fault.into()));
         }
         end = tensor.end;

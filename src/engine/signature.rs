@@ -49,7 +49,7 @@ fn signature(plan: &Plan, step: &Step) -> Check<Signature> {
         }
         Op::RopeAngles { scale } => {
             let columns = columns(&step.outputs, 0)?;
-            ensure(scale.is_finite() && columns % 2 == 0, "angles need an even width and a finite scale")?;
+            ensure(scale.is_finite() && columns.is_multiple_of(2), "angles need an even width and a finite scale")?;
             new([], [Weight::Vector(columns / 2)], [columns])
         }
         Op::Linear { bias, .. } => {
@@ -76,7 +76,7 @@ fn signature(plan: &Plan, step: &Step) -> Check<Signature> {
         Op::Rope(rope) => {
             let columns = columns(&step.inputs, 0)?;
             check_rope(rope)?;
-            ensure(columns % rope.head_dim == 0, "its width is not a multiple of the head size")?;
+            ensure(columns.is_multiple_of(rope.head_dim), "its width is not a multiple of the head size")?;
             new([columns, rope.rotary_dim], [], [columns])
         }
         Op::Slice { .. } => return Err("a slice is a view and no step".into()),
@@ -119,7 +119,8 @@ fn norm(step: &Step, eps: f32, operands: usize, vectors: usize) -> Check<Signatu
 }
 
 fn check_rope(rope: &RopeSpec) -> Check {
-    let sound = rope.head_dim > 0 && (1..=rope.head_dim).contains(&rope.rotary_dim) && rope.rotary_dim % 2 == 0;
+    let sound =
+        rope.head_dim > 0 && (1..=rope.head_dim).contains(&rope.rotary_dim) && rope.rotary_dim.is_multiple_of(2);
     ensure(sound, "its rotary dimensions do not fit the head")
 }
 
@@ -129,7 +130,7 @@ fn check_attention(plan: &Plan, spec: &AttentionSpec) -> Check<(usize, usize)> {
     ensure(spec.layer < group.layers.len(), "its layer is not in its kv group")?;
     let same = spec.kv_heads == group.kv_heads && spec.head_dim == group.head_dim;
     ensure(same, "its heads are not those of its kv group")?;
-    ensure(spec.heads > 0 && spec.heads % spec.kv_heads == 0, "kv heads do not divide query heads")?;
+    ensure(spec.heads > 0 && spec.heads.is_multiple_of(spec.kv_heads), "kv heads do not divide query heads")?;
     ensure(spec.scale.is_finite(), "its scale is not finite")?;
     let q = spec.heads.checked_mul(spec.head_dim).ok_or("its width overflows")?;
     Ok((q, spec.kv_heads * spec.head_dim))

@@ -121,10 +121,10 @@ impl Plan {
                 }
             }
             match &step.op {
-                Op::CacheAppend(spec) | Op::FusedAttention { attention: spec, .. } => {
-                    if !appended.insert((spec.group, spec.layer)) {
-                        return Err(wrong("it appends to a cache a second time".into()));
-                    }
+                Op::CacheAppend(spec) | Op::FusedAttention { attention: spec, .. }
+                    if !appended.insert((spec.group, spec.layer)) =>
+                {
+                    return Err(wrong("it appends to a cache a second time".into()));
                 }
                 Op::Attention(spec) if !appended.contains(&(spec.group, spec.layer)) => {
                     return Err(wrong("it reads a cache before this step's tokens are appended".into()));

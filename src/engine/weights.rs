@@ -13,7 +13,7 @@ use super::{Plan, Section};
 use crate::error::{Error, Result};
 
 /// Bytes read and hashed at a time: small enough to be in cache when they are hashed.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 << 10;
 /// Sections below this size are not worth a second thread.
 const SMALL: u64 = 8 << 20;
 const MOST_THREADS: usize = 8;
@@ -56,7 +56,7 @@ pub(super) fn load(
     progress: Progress<'_>,
 ) -> Result<Weights> {
     let length = usize::try_from(section.bytes).map_err(|_| out_of_memory(section, "address space"))?;
-    match mode {
+    let weights = match mode {
         LoadMode::Map => {
             let mut options = MmapOptions::new();
             // SAFETY: the mapping is read-only and private to this engine; as with every mapped file, whoever truncates
@@ -66,7 +66,7 @@ pub(super) fn load(
             if verify {
                 stream(pieces(plan, Memory::Shared(&map)), None, true, section.bytes, progress)?;
             }
-            Ok(Weights::Mapped(map))
+            Weights::Mapped(map)
         }
         LoadMode::Read => {
             let mut memory = MmapMut::map_anon(length).map_err(|error| out_of_memory(section, &error.to_string()))?;
@@ -74,9 +74,17 @@ pub(super) fn load(
             let _ = memory.advise(Advice::HugePage);
             let source = Some((file, section.offset));
             stream(pieces(plan, Memory::Own(&mut memory)), source, verify, section.bytes, progress)?;
-            Ok(Weights::Owned(memory))
+            Weights::Owned(memory)
         }
+    };
+    match progress(1.0) {
+        ControlFlow::Continue(()) => Ok(weights),
+        ControlFlow::Break(()) => Err(cancelled()),
     }
+}
+
+fn cancelled() -> Error {
+    Error::Cancelled { what: "engine load".into(), why: "the progress callback said so".into() }
 }
 
 fn out_of_memory(section: &Section, why: &str) -> Error {
@@ -164,7 +172,7 @@ fn stream<'a>(
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let mut cancelled = false;
+    let mut stopped = false;
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // The calling thread does the work alone when no other can be started.
@@ -177,16 +185,14 @@ fn stream<'a>(
             if done - reported >= total / 100 {
                 reported = done;
                 if progress(done as f32 / total as f32).is_break() {
-                    cancelled = true;
+                    stopped = true;
                     shared.stop.store(true, Ordering::Relaxed);
                 }
             }
         });
     });
     match shared.failure.into_inner() {
-        _ if cancelled => {
-            Err(Error::Cancelled { what: "engine load".into(), why: "the progress callback said so".into() })
-        }
+        _ if stopped => Err(cancelled()),
         Some(error) => Err(error),
         None => Ok(()),
     }

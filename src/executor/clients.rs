@@ -268,10 +268,9 @@ fn shutdown_wakes_who_waits_for_anything() {
 
 #[test]
 fn a_panic_in_the_loop_ends_every_request() {
-    let mut broken = fake(40);
-    broken.faults = Faults { panic_at: Some(2), error_at: None };
+    let broken = Fake { faults: Faults { panic_at: Some(200), error_at: None }, ..slow() };
     let executor = executor(broken, ExecutorConfig { max_batch_size: 1, ..ExecutorConfig::default() });
-    let ids = [(); 3].map(|()| executor.submit(request(&[1], 9)).unwrap());
+    let ids = [(); 3].map(|()| executor.submit(endless()).unwrap());
     for id in ids {
         let responses = await_end(&executor, id);
         let end = responses.last().unwrap();

@@ -1,14 +1,14 @@
 //! Where clients, the loop and the delivery thread meet: one lock over what is on its way in and out.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound::{Excluded, Unbounded};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::executor::job::Job;
-use crate::executor::mailbox::{Callback, Mailbox, Receiver};
+use crate::executor::mailbox::{Callback, Receiver};
+use crate::executor::mailroom::{Call, Mailroom};
 use crate::executor::{ExecutorStats, FinishReason, IterationStats, RequestId, Response};
 
 /// Iterations remembered for [`Exchange::take_iterations`].
@@ -35,13 +35,6 @@ pub(super) struct Report<'a> {
     pub(super) outcome: Result<Option<IterationStats>>,
 }
 
-/// A callback with what it is to be called with.
-pub(super) struct Call {
-    pub(super) request: RequestId,
-    pub(super) callback: Callback,
-    pub(super) responses: Vec<Response>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
@@ -54,9 +47,7 @@ enum Phase {
 struct State {
     phase: Phase,
     inbox: Inbox,
-    mailboxes: BTreeMap<RequestId, Mailbox>,
-    /// Whose turn it was last, so that nobody starves.
-    served: RequestId,
+    mail: Mailroom,
     /// Why the loop ended early.
     broken: Option<Error>,
     /// The last step's error.
@@ -74,7 +65,6 @@ pub(super) struct Exchange {
     /// Wakes the delivery thread.
     calls: Condvar,
     capacity: usize,
-    mailbox_limit: usize,
 }
 
 impl Exchange {
@@ -83,26 +73,25 @@ impl Exchange {
         let state = State {
             phase: Phase::Open,
             inbox: Inbox::default(),
-            mailboxes: BTreeMap::new(),
-            served: RequestId(0),
+            mail: Mailroom::new(mailbox_limit),
             broken: None,
             fault: None,
             stats,
             iterations: VecDeque::with_capacity(ITERATION_HISTORY),
         };
         let (work, arrived, calls) = (Condvar::new(), Condvar::new(), Condvar::new());
-        Self { state: Mutex::new(state), work, arrived, calls, capacity, mailbox_limit }
+        Self { state: Mutex::new(state), work, arrived, calls, capacity }
     }
 
     /// Hands a job to the loop.
     pub(super) fn submit(&self, job: Job, receiver: Receiver) -> Result<()> {
         let mut state = self.state.lock();
         state.check_open()?;
-        if state.mailboxes.len() >= self.capacity {
+        if state.mail.len() >= self.capacity {
             let why = format!("{} requests are unfinished or their last response was not taken", self.capacity);
             return Err(Error::QueueFull { what: "executor".into(), why });
         }
-        state.mailboxes.insert(job.id, Mailbox::new(receiver, self.mailbox_limit));
+        state.mail.open(job.id, receiver);
         state.inbox.jobs.push(job);
         self.work.notify_one();
         Ok(())
@@ -110,11 +99,8 @@ impl Exchange {
 
     /// Asks the loop to end a request; nothing happens if it has ended.
     pub(super) fn cancel(&self, id: RequestId) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let mailbox = state.mailboxes.get_mut(&id).filter(|m| !m.cancelled && !m.is_complete());
-        if let Some(mailbox) = mailbox {
-            mailbox.cancelled = true;
+        let mut state = self.state.lock();
+        if state.mail.cancel(id) {
             state.inbox.cancels.push(id);
             self.work.notify_one();
         }
@@ -131,7 +117,7 @@ impl Exchange {
         let mut late = false;
         loop {
             let responses = match filter {
-                Some(id) => state.take_of(id, most)?,
+                Some(id) => state.mail.take_of(id, most)?,
                 None => state.take_any(most)?,
             };
             if !responses.is_empty() {
@@ -164,7 +150,7 @@ impl Exchange {
         state.stats = report.stats;
         state.record(report.outcome);
         if !report.responses.is_empty() {
-            report.responses.drain(..).for_each(|response| state.put(response));
+            report.responses.drain(..).for_each(|response| state.mail.put(response));
             self.wake(state);
         }
     }
@@ -174,10 +160,10 @@ impl Exchange {
         let mut state = self.state.lock();
         state.phase = Phase::Closed;
         let finish = if broken.is_some() { FinishReason::Error } else { FinishReason::Cancelled };
-        let open = state.mailboxes.iter().filter(|(_, mailbox)| !mailbox.is_complete());
-        let endings: Vec<_> = open.map(|(id, _)| Response::ending(*id, finish, broken.clone())).collect();
+        for id in state.mail.unfinished() {
+            state.mail.put(Response::ending(id, finish, broken.clone()));
+        }
         state.broken = broken;
-        endings.into_iter().for_each(|response| state.put(response));
         self.wake(state);
     }
 
@@ -192,41 +178,27 @@ impl Exchange {
 
     /// Waits for a callback to call. `None` when no more will come.
     pub(super) fn next_call(&self) -> Option<Call> {
-        let mut guard = self.state.lock();
+        let mut state = self.state.lock();
         loop {
-            if let Some(call) = guard.next_call() {
+            if let Some(call) = state.mail.next_call() {
                 return Some(call);
             }
-            if guard.phase == Phase::Closed {
+            if state.phase == Phase::Closed {
                 return None;
             }
-            self.calls.wait(&mut guard);
+            self.calls.wait(&mut state);
         }
     }
 
     /// Puts a callback back after its call, or gives it up for good when its request is over.
     pub(super) fn return_callback(&self, request: RequestId, callback: Callback) -> Option<Callback> {
-        let mut state = self.state.lock();
-        match state.mailboxes.get_mut(&request).filter(|mailbox| !mailbox.is_finished()) {
-            Some(mailbox) => {
-                mailbox.receiver = Receiver::Callback(Some(callback));
-                None
-            }
-            None => {
-                state.mailboxes.remove(&request);
-                Some(callback)
-            }
-        }
+        self.state.lock().mail.return_callback(request, callback)
     }
 
     /// The request's callback failed: it is cancelled, and what it says is dropped.
     pub(super) fn give_up_callback(&self, request: RequestId) {
         self.cancel(request);
-        let mut state = self.state.lock();
-        if let Some(mailbox) = state.mailboxes.get_mut(&request) {
-            mailbox.mute();
-            state.forget_finished(request);
-        }
+        self.state.lock().mail.mute(request);
     }
 
     /// Whether requests are accepted.
@@ -242,7 +214,7 @@ impl Exchange {
 
     pub(super) fn stats(&self) -> ExecutorStats {
         let state = self.state.lock();
-        ExecutorStats { requests: state.mailboxes.len(), ..state.stats }
+        ExecutorStats { requests: state.mail.len(), ..state.stats }
     }
 
     /// Iterations since the last call, the latest [`ITERATION_HISTORY`] of them.
@@ -280,60 +252,12 @@ impl State {
         }
     }
 
-    fn put(&mut self, response: Response) {
-        let id = response.request;
-        if let Some(mailbox) = self.mailboxes.get_mut(&id) {
-            mailbox.put(response);
-        }
-        self.forget_finished(id);
-    }
-
-    /// Drops the mailbox of a finished request, unless a running callback still has to be told so.
-    fn forget_finished(&mut self, id: RequestId) {
-        let done = |m: &&Mailbox| m.is_finished() && !matches!(m.receiver, Receiver::Callback(_));
-        if self.mailboxes.get(&id).filter(done).is_some() {
-            self.mailboxes.remove(&id);
-        }
-    }
-
-    fn take_of(&mut self, id: RequestId, most: usize) -> Result<Vec<Response>> {
-        let Some(mailbox) = self.mailboxes.get_mut(&id) else {
-            let why = "it never existed or its last response was taken".to_string();
-            return Err(Error::NotFound { what: format!("request {}", id.0), why });
-        };
-        if !matches!(mailbox.receiver, Receiver::Pull) {
-            return Err(Error::argument("request", "its responses go to a callback"));
-        }
-        let responses = mailbox.take(most).collect();
-        self.forget_finished(id);
-        Ok(responses)
-    }
-
+    /// Responses of any request, maybe none; an error once nothing more will come.
     fn take_any(&mut self, most: usize) -> Result<Vec<Response>> {
-        let mut responses = Vec::new();
-        let awaited = |m: &Mailbox| m.has_news() && matches!(m.receiver, Receiver::Pull);
-        while responses.len() < most {
-            let Some(id) = self.next_mailbox(awaited) else { break };
-            responses.extend(self.take_of(id, most - responses.len())?);
-        }
+        let responses = self.mail.take_any(most)?;
         if responses.is_empty() && self.phase == Phase::Closed {
             self.check_open()?;
         }
         Ok(responses)
-    }
-
-    fn next_call(&mut self) -> Option<Call> {
-        let request = self.next_mailbox(Mailbox::calls)?;
-        let (callback, responses) = self.mailboxes.get_mut(&request)?.begin_call()?;
-        Some(Call { request, callback, responses })
-    }
-
-    /// The next mailbox, after the one served last, that is as `wanted`.
-    fn next_mailbox(&mut self, wanted: impl Fn(&Mailbox) -> bool) -> Option<RequestId> {
-        let after = self.mailboxes.range((Excluded(self.served), Unbounded));
-        let found = after.chain(self.mailboxes.range(..=self.served)).find(|(_, mailbox)| wanted(mailbox));
-        let id = found.map(|(id, _)| *id)?;
-        self.served = id;
-        Some(id)
     }
 }

@@ -10,6 +10,7 @@ use crate::executor::{ExecutorConfig, ExecutorParts, RequestId};
 use crate::kv::GroupSpec;
 use crate::runtime::{Batch, Forward};
 use crate::sampling::{Sampler, SamplingParams, Scratch};
+use crate::text::Tokenizer;
 
 pub(super) const VOCAB: usize = 24;
 pub(super) const EOS: u32 = 23;
@@ -175,7 +176,7 @@ pub(super) fn expected_logits(tokens: &[u32], windows: &[Option<usize>]) -> Vec<
     let seen = windows.iter().enumerate().flat_map(|(group, w)| {
         (first_seen(last, *w)..=last).map(move |position| cell(tokens[position], position, group))
     });
-    logits_of(seen.fold(Some(0), |state, cell| fold(state?, cell))).collect()
+    logits_of({ seen }.try_fold(0, fold)).collect()
 }
 
 /// The output of one sequence that runs alone: tokens only, without stops. `None` if its logits become NaN.
@@ -200,4 +201,27 @@ pub(super) fn expected(
 /// Numbers test requests.
 pub(super) fn id(number: usize) -> RequestId {
     RequestId(number as u64 + 1)
+}
+
+/// A byte-level tokenizer for the fake model: `a` to `t` are 0 to 19, 20 and 21 the two bytes of `é`, 23 is special.
+pub(super) fn tokenizer() -> Tokenizer {
+    let mut vocab: serde_json::Map<String, serde_json::Value> =
+        ('a'..='t').zip(0u32..).map(|(letter, id)| (letter.to_string(), id.into())).collect();
+    vocab.insert("\u{c3}".into(), 20.into());
+    vocab.insert("\u{a9}".into(), 21.into());
+    vocab.insert("u".into(), POISON.into());
+    let byte_level = serde_json::json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false
+    });
+    let json = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [{
+            "id": EOS, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true
+        }],
+        "pre_tokenizer": byte_level,
+        "decoder": byte_level,
+        "model": { "type": "BPE", "vocab": vocab, "merges": [] }
+    });
+    Tokenizer::from_json(json.to_string().as_bytes(), None).unwrap()
 }

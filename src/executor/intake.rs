@@ -132,3 +132,91 @@ fn check_length(text: &str) -> Result<()> {
 fn too_large(why: String) -> Error {
     Error::RequestTooLarge { what: "request".into(), why }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Status;
+    use crate::executor::fake::{VOCAB, id, tokenizer};
+
+    fn intake() -> Intake {
+        Intake {
+            vocab_size: VOCAB,
+            sequence_tokens: 20,
+            pool_tokens: 15,
+            tokenizer: Some(tokenizer()),
+            template: Some(ChatTemplate::new("{{ messages[0].content }}b", None, None).unwrap()),
+        }
+    }
+
+    fn accept(intake: &Intake, input: Input, change: impl FnOnce(&mut Request)) -> Result<Job> {
+        let mut request = Request::new(input);
+        request.sampling.max_tokens = 4;
+        change(&mut request);
+        intake.accept(id(0), request, Instant::now())
+    }
+
+    fn refusal(input: Input, change: impl FnOnce(&mut Request)) -> Status {
+        accept(&intake(), input, change).unwrap_err().status()
+    }
+
+    #[test]
+    fn text_and_chat_become_tokens() {
+        let prompt = |input| accept(&intake(), input, |_| {}).unwrap().prompt;
+        assert_eq!(prompt(Input::Text("abt".into())), [0, 1, 19]);
+        assert_eq!(prompt(Input::Chat(r#"[{"role": "user", "content": "ca"}]"#.into())), [2, 0, 1]);
+    }
+
+    #[test]
+    fn impossible_requests_are_refused() {
+        let tokens = |n: usize| Input::Tokens(vec![1; n]);
+        let table = [
+            (refusal(tokens(0), |_| {}), Status::InvalidArgument),
+            (refusal(Input::Text(String::new()), |_| {}), Status::InvalidArgument),
+            (refusal(Input::Tokens(vec![VOCAB as u32]), |_| {}), Status::InvalidArgument),
+            (refusal(tokens(1), |r| r.sampling.n = 1 << 31), Status::InvalidArgument),
+            (refusal(tokens(1), |r| r.salt = vec![0; 257]), Status::InvalidArgument),
+            (refusal(Input::Text("a".repeat(MAX_INPUT_BYTES + 1)), |_| {}), Status::InvalidArgument),
+            (refusal(Input::Chat("{".into()), |_| {}), Status::InvalidArgument),
+            (refusal(Input::Chat("3".into()), |_| {}), Status::InvalidArgument),
+            (refusal(tokens(20), |_| {}), Status::RequestTooLarge),
+            (refusal(tokens(12), |_| {}), Status::RequestTooLarge),
+        ];
+        table.iter().for_each(|(got, expected)| assert_eq!(got, expected));
+    }
+
+    #[test]
+    fn returned_logits_are_bounded() {
+        let roomy = Intake { sequence_tokens: 1 << 24, pool_tokens: 1 << 24, ..intake() };
+        let accept = |tokens| {
+            accept(&roomy, Input::Tokens(vec![1]), |r| {
+                r.sampling.max_tokens = tokens;
+                r.return_generation_logits = true;
+            })
+        };
+        let most = (MAX_LOGITS_BYTES / VOCAB / 4) as u32;
+        assert!(accept(most).is_ok());
+        assert_eq!(accept(most + 1).unwrap_err().status(), Status::RequestTooLarge);
+    }
+
+    #[test]
+    fn the_sequence_limit_cuts_max_tokens() {
+        let roomy = Intake { pool_tokens: 20, ..intake() };
+        let job = accept(&roomy, Input::Tokens(vec![1; 18]), |r| r.sampling.max_tokens = u32::MAX).unwrap();
+        assert_eq!(job.params.max_tokens, 2);
+    }
+
+    #[test]
+    fn without_a_tokenizer_only_tokens_are_taken() {
+        let mute = Intake { tokenizer: None, template: None, ..intake() };
+        assert!(accept(&mute, Input::Tokens(vec![1]), |_| {}).is_ok());
+        let stop = |r: &mut Request| r.sampling.stop_strings = vec!["x".into()];
+        for error in [
+            accept(&mute, Input::Text("a".into()), |_| {}).unwrap_err(),
+            accept(&mute, Input::Chat("[]".into()), |_| {}).unwrap_err(),
+            accept(&mute, Input::Tokens(vec![1]), stop).unwrap_err(),
+        ] {
+            assert_eq!(error.status(), Status::InvalidArgument);
+        }
+    }
+}

@@ -114,3 +114,7 @@ impl Output {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+#[path = "output_tests.rs"]
+mod tests;

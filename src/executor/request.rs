@@ -13,7 +13,7 @@ pub struct RequestId(pub u64);
 pub enum Input {
     /// Token ids as the model sees them.
     Tokens(Vec<u32>),
-    /// Text; special tokens are added as the tokenizer says.
+    /// Text of at most [`MAX_INPUT_BYTES`](crate::executor::MAX_INPUT_BYTES); special tokens are added as the tokenizer says.
     Text(String),
     /// Chat messages, a JSON array of `{"role", "content"}`, rendered by the engine's chat template.
     Chat(String),
@@ -24,15 +24,16 @@ pub enum Input {
 pub struct Request {
     pub input: Input,
     pub sampling: SamplingParams,
-    /// Responses as tokens come; otherwise one response at the end.
+    /// Responses as tokens come; otherwise one response at the end of each sequence.
     pub stream: bool,
     /// Ends the request with `TimeLimit` when it is not finished this long after its submission.
     pub time_limit: Option<Duration>,
     /// Prefix blocks are shared only between requests of equal salt; at most 256 bytes.
     pub salt: Vec<u8>,
-    /// Logits of every prompt position with the first response of sequence 0.
+    /// Logits of every prompt position with the first response of sequence 0; cached blocks are not used then. These and
+    /// `return_generation_logits` are bounded by [`MAX_LOGITS_BYTES`](crate::executor::MAX_LOGITS_BYTES).
     pub return_context_logits: bool,
-    /// Logits that each generated token was sampled from.
+    /// The model's logits for each generated token, before penalties and bias.
     pub return_generation_logits: bool,
 }
 

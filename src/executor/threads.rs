@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::executor::core::Core;
-use crate::executor::exchange::{Call, Exchange, Inbox, Report};
+use crate::executor::exchange::{Exchange, Inbox, Report};
+use crate::executor::mailroom::Call;
 use crate::executor::{IterationStats, Response};
 
 /// Computes until told to end. A panic ends it too; either way no request is left without its last response.

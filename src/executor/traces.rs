@@ -335,3 +335,25 @@ fn eos_ends_a_sequence_unless_it_is_ignored() {
         assert_eq!(outcome.responses[0].last().unwrap().finish, Some(finish));
     }
 }
+
+#[test]
+fn what_can_never_be_scheduled_fails_instead_of_spinning() {
+    let (mut core, mut intake) = core(&tiny(true));
+    intake.pool_tokens = usize::MAX;
+    let (now, mut out) = (Instant::now(), Vec::new());
+    core.add(intake.accept(id(0), plain(vec![1; 100], 1), now).unwrap(), now, &mut out);
+    assert_eq!(core.step(now, &mut out).unwrap_err().status(), crate::Status::Internal);
+    assert!(core.is_idle() && out.last().unwrap().last);
+}
+
+#[test]
+fn a_cancelled_request_gives_its_blocks_back_before_the_next_step() {
+    let (mut core, intake) = core(&tiny(true));
+    let (now, mut out) = (Instant::now(), Vec::new());
+    core.add(intake.accept(id(0), plain((0..9).collect(), 3), now).unwrap(), now, &mut out);
+    core.step(now, &mut out).unwrap();
+    assert!(core.stats().kv.used > 0);
+    core.cancel(id(0), now, &mut out);
+    core.step(now, &mut out).unwrap();
+    assert_eq!(core.stats().kv.used, 0);
+}

@@ -6,7 +6,7 @@
 //! 2. `models/FAMILY.rs` has one function `build(config, tensors) -> Graph`. It asks [`Tensors`] for every weight with
 //!    the shape it must have, and uses basic operations only: fusing them is the passes' work, which recognise them
 //!    by their shape in the graph. Rotary frequencies come from `rope.rs`.
-//! 3. List the function in `registry.rs` and put the printed graph of one layer beside the others in `testdata/`.
+//! 3. List the function in `registry.rs`, and a small configuration in `tests/networks.rs` for its printed graph.
 //!
 //! Values are named `layers.N.ROLE` (`layers.0.q`); a node has the name of its result.
 

@@ -1,6 +1,6 @@
 //! Rope on q and k, the append to the cache and the attention over it become one operation.
 
-use super::flow::{Flow, rewrite_all, substitute};
+use super::flow::{Flow, Match, rewrite_all};
 use crate::error::Result;
 use crate::network::{Graph, Node, NodeId, ValueId};
 use crate::types::{AttentionSpec, Op, RopeSpec};
@@ -10,13 +10,10 @@ pub(super) fn rewrite(graph: &mut Graph) -> Result<usize> {
     rewrite_all(graph, find, fuse)
 }
 
-struct Attended {
-    replaced: Vec<NodeId>,
-    inputs: Vec<ValueId>,
-    op: Op,
-}
+/// Operation and operands of the fused node.
+type Fused = (Op, Vec<ValueId>);
 
-fn find(flow: &Flow, attention: NodeId) -> Option<Attended> {
+fn find(flow: &Flow, attention: NodeId) -> Option<Match<Fused>> {
     let Node { op: Op::Attention(spec), inputs, .. } = &flow.graph[attention] else {
         return None;
     };
@@ -26,10 +23,9 @@ fn find(flow: &Flow, attention: NodeId) -> Option<Attended> {
         return None;
     }
     match (roped(flow, q), roped(flow, k)) {
-        (None, None) => Some(Attended {
-            replaced: vec![append, attention],
-            inputs: vec![q, k, v],
-            op: Op::FusedAttention { attention: *spec, rope: None },
+        (None, None) => Some(Match {
+            nodes: vec![append, attention],
+            detail: (Op::FusedAttention { attention: *spec, rope: None }, vec![q, k, v]),
         }),
         (Some(q), Some(k)) => with_rope(flow, *spec, [q, k], v, [append, attention]),
         _ => None,
@@ -47,15 +43,14 @@ fn with_rope(
     ropes: [NodeId; 2],
     v: ValueId,
     rest: [NodeId; 2],
-) -> Option<Attended> {
+) -> Option<Match<Fused>> {
     let (q, k) = (rope(flow, ropes[0])?, rope(flow, ropes[1])?);
     if q.angles != k.angles || q.spec != k.spec || q.spec.head_dim != attention.head_dim {
         return None;
     }
-    Some(Attended {
-        replaced: [ropes, rest].concat(),
-        inputs: vec![q.of, k.of, v, q.angles],
-        op: Op::FusedAttention { attention, rope: Some(q.spec) },
+    Some(Match {
+        nodes: [ropes, rest].concat(),
+        detail: (Op::FusedAttention { attention, rope: Some(q.spec) }, vec![q.of, k.of, v, q.angles]),
     })
 }
 
@@ -75,9 +70,7 @@ fn rope(flow: &Flow, id: NodeId) -> Option<Rope> {
     }
 }
 
-fn fuse(graph: &mut Graph, found: Attended) -> Result<()> {
-    let attention = graph[found.replaced[found.replaced.len() - 1]].clone();
-    let node = Node { op: found.op, inputs: found.inputs, fused: Vec::new(), ..attention };
-    substitute(graph, &found.replaced, node);
-    Ok(())
+fn fuse(_: &mut Graph, replaced: &[Node], (op, inputs): Fused) -> Vec<Node> {
+    let attention = replaced[replaced.len() - 1].clone();
+    vec![Node { op, inputs, ..attention }]
 }

@@ -1,4 +1,4 @@
-//! Who makes and who uses a value, and the loop that applies a rewrite until it matches nowhere.
+//! Who makes and who uses a value, and the loop that applies a rewrite wherever it matches.
 
 use crate::error::Result;
 use crate::network::{Dim, Graph, Node, NodeId, ValueId};
@@ -49,39 +49,55 @@ impl<'g> Flow<'g> {
     }
 }
 
-/// Applies `replace` to what `find` matches, until it matches nowhere; returns how often. `find` sees the nodes in
-/// execution order; `replace` must leave one match less.
-pub(super) fn rewrite_all<M>(
+/// A place where a pattern applies: the nodes that go, and what the replacement has to know of them.
+pub(super) struct Match<D> {
+    pub nodes: Vec<NodeId>,
+    pub detail: D,
+}
+
+/// Replaces what `find` matches until it matches nowhere; returns how often. `find` sees the nodes in execution order.
+/// `make` gets the nodes that go and returns those that come, which must make every value that others use, so that no
+/// user changes; the first of them keeps the names of those that went in [`Node::fused`].
+pub(super) fn rewrite_all<D>(
     graph: &mut Graph,
-    find: impl Fn(&Flow, NodeId) -> Option<M>,
-    mut replace: impl FnMut(&mut Graph, M) -> Result<()>,
+    find: impl Fn(&Flow, NodeId) -> Option<Match<D>>,
+    make: impl Fn(&mut Graph, &[Node], D) -> Vec<Node>,
 ) -> Result<usize> {
     let mut rewrites = 0;
     loop {
-        let flow = Flow::of(graph)?;
-        let Some(found) = flow.order.iter().find_map(|id| find(&flow, *id)) else {
+        let (matches, gone) = disjoint(&Flow::of(graph)?, &find);
+        if matches.is_empty() {
             return Ok(rewrites);
-        };
-        replace(graph, found)?;
-        rewrites += 1;
+        }
+        rewrites += matches.len();
+        for found in matches {
+            let replaced = found.nodes.iter().map(|id| graph[*id].clone()).collect::<Vec<_>>();
+            let mut made = make(graph, &replaced, found.detail);
+            if let Some(first) = made.first_mut() {
+                first.fused = replaced.iter().flat_map(origins).collect();
+            }
+            graph.nodes.extend(made);
+        }
+        remove(graph, &gone);
     }
 }
 
-/// Puts `node` in the place of `replaced`, whose names it keeps in [`Node::fused`]. `node` makes the values that
-/// outlive them, so no user changes.
-pub(super) fn substitute(graph: &mut Graph, replaced: &[NodeId], mut node: Node) {
-    node.fused = replaced.iter().flat_map(|id| origins(&graph[*id])).collect();
-    remove(graph, replaced);
-    graph.nodes.push(node);
+/// The matches of one round that share no node, and the mark of each node that they take.
+fn disjoint<D>(flow: &Flow, find: impl Fn(&Flow, NodeId) -> Option<Match<D>>) -> (Vec<Match<D>>, Vec<bool>) {
+    let (mut matches, mut gone) = (Vec::new(), vec![false; flow.graph.nodes.len()]);
+    for found in flow.order.iter().filter_map(|id| find(flow, *id)) {
+        if found.nodes.iter().all(|id| !gone[id.0]) {
+            found.nodes.iter().for_each(|id| gone[id.0] = true);
+            matches.push(found);
+        }
+    }
+    (matches, gone)
 }
 
-/// Removes nodes; ids of the others change.
-pub(super) fn remove(graph: &mut Graph, ids: &[NodeId]) {
-    let mut index = 0;
-    graph.nodes.retain(|_| {
-        index += 1;
-        !ids.contains(&NodeId(index - 1))
-    });
+/// Removes the marked nodes; ids of the others change.
+pub(super) fn remove(graph: &mut Graph, gone: &[bool]) {
+    let mut marks = gone.iter();
+    graph.nodes.retain(|_| marks.next() != Some(&true));
 }
 
 /// The nodes of the original network that `node` stands for.

@@ -1,6 +1,6 @@
 //! `act(gate(x)) * up(x)` becomes one operation.
 
-use super::flow::{Flow, joined_name, rewrite_all, substitute};
+use super::flow::{Flow, Match, joined_name, rewrite_all};
 use crate::error::Result;
 use crate::network::{Graph, Node, NodeId, Recipe, ValueId, WeightId};
 use crate::types::{Activation, Op};
@@ -10,16 +10,7 @@ pub(super) fn rewrite(graph: &mut Graph) -> Result<usize> {
     rewrite_all(graph, find, fuse)
 }
 
-struct Gated {
-    gate: NodeId,
-    /// Absent where the gate's linear layer applies it already.
-    activate: Option<NodeId>,
-    up: NodeId,
-    mul: NodeId,
-    activation: Activation,
-}
-
-fn find(flow: &Flow, mul: NodeId) -> Option<Gated> {
+fn find(flow: &Flow, mul: NodeId) -> Option<Match<Activation>> {
     let node = &flow.graph[mul];
     let (Op::Mul, [a, b]) = (&node.op, node.inputs.as_slice()) else {
         return None;
@@ -27,12 +18,14 @@ fn find(flow: &Flow, mul: NodeId) -> Option<Gated> {
     matched(flow, mul, *a, *b).or_else(|| matched(flow, mul, *b, *a))
 }
 
-fn matched(flow: &Flow, mul: NodeId, gated: ValueId, plain: ValueId) -> Option<Gated> {
+/// Gate, activation (absent where the gate's linear layer applies it already), up and product.
+fn matched(flow: &Flow, mul: NodeId, gated: ValueId, plain: ValueId) -> Option<Match<Activation>> {
     let (up, up_node) = flow.private(plain)?;
     let (gate, activate, activation) = gate(flow, gated)?;
     let shared = flow.graph[gate].inputs == up_node.inputs;
+    let nodes = [Some(gate), activate, Some(up), Some(mul)].into_iter().flatten().collect();
     match up_node.op {
-        Op::Linear { activation: None, .. } if shared => Some(Gated { gate, activate, up, mul, activation }),
+        Op::Linear { activation: None, .. } if shared => Some(Match { nodes, detail: activation }),
         _ => None,
     }
 }
@@ -49,8 +42,8 @@ fn gate(flow: &Flow, value: ValueId) -> Option<(NodeId, Option<NodeId>, Activati
     }
 }
 
-fn fuse(graph: &mut Graph, found: Gated) -> Result<()> {
-    let (gate, up, mul) = (graph[found.gate].clone(), graph[found.up].clone(), graph[found.mul].clone());
+fn fuse(graph: &mut Graph, replaced: &[Node], activation: Activation) -> Vec<Node> {
+    let (gate, up, mul) = (&replaced[0], &replaced[replaced.len() - 2], &replaced[replaced.len() - 1]);
     let name = joined_name(graph, &[&gate.name, &up.name]);
     let mut weights = vec![gate.weights[0], up.weights[0]];
     let biases = [gate.weights.get(1).copied(), up.weights.get(1).copied()];
@@ -58,11 +51,8 @@ fn fuse(graph: &mut Graph, found: Gated) -> Result<()> {
     if bias {
         weights.extend(biases.map(|bias| bias.unwrap_or_else(|| zeros(graph, gate.weights[0], &name))));
     }
-    let op = Op::GatedLinear { bias, activation: found.activation };
-    let replaced = [Some(found.gate), found.activate, Some(found.up), Some(found.mul)];
-    let replaced = replaced.into_iter().flatten().collect::<Vec<_>>();
-    substitute(graph, &replaced, Node { name, op, inputs: gate.inputs, weights, outputs: mul.outputs, fused: vec![] });
-    Ok(())
+    let (op, inputs, outputs) = (Op::GatedLinear { bias, activation }, gate.inputs.clone(), mul.outputs.clone());
+    vec![Node { name, op, inputs, weights, outputs, fused: Vec::new() }]
 }
 
 /// A bias of zeros for `matrix`.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::flow::{Flow, fresh_name};
+use super::flow::{Flow, fresh_name, remove};
 use crate::error::Result;
 use crate::network::{Dim, Graph, LOGIT_ROWS, NodeId, ValueId};
 use crate::types::Op;
@@ -104,5 +104,6 @@ fn bypass(graph: &mut Graph, gathers: &[NodeId], gathered: &[ValueId]) {
             *id = *source;
         }
     }
-    super::flow::remove(graph, &idle);
+    let gone = (0..graph.nodes.len()).map(|index| idle.contains(&NodeId(index))).collect::<Vec<_>>();
+    remove(graph, &gone);
 }

@@ -1,6 +1,6 @@
 //! Linear layers that share an input and feed one attention become one, and slices of its result.
 
-use super::flow::{Flow, joined_name, rewrite_all, substitute, with_columns};
+use super::flow::{Flow, Match, joined_name, rewrite_all, with_columns};
 use crate::error::Result;
 use crate::network::{Graph, Node, NodeId, Recipe, ValueId, WeightId};
 use crate::types::{DType, Op};
@@ -11,7 +11,7 @@ pub(super) fn rewrite(graph: &mut Graph) -> Result<usize> {
 }
 
 /// At least two linear layers with one input, in the order in which the attention uses them.
-fn find(flow: &Flow, attention: NodeId) -> Option<Vec<NodeId>> {
+fn find(flow: &Flow, attention: NodeId) -> Option<Match<()>> {
     let mut linears: Vec<NodeId> = Vec::new();
     for value in operands(flow, &flow.graph[attention])? {
         if let Some(linear) = plain_linear(flow, value)
@@ -21,8 +21,9 @@ fn find(flow: &Flow, attention: NodeId) -> Option<Vec<NodeId>> {
         }
     }
     let sharing = |input| linears.iter().copied().filter(move |id| flow.graph[*id].inputs[0] == input);
-    let groups = linears.iter().map(|id| sharing(flow.graph[*id].inputs[0]).collect::<Vec<_>>());
-    groups.into_iter().find(|group| group.len() > 1)
+    let mut groups = linears.iter().map(|id| sharing(flow.graph[*id].inputs[0]).collect::<Vec<_>>());
+    let group = groups.find(|group| group.len() > 1)?;
+    Some(Match { nodes: group, detail: () })
 }
 
 /// q, k and v of an attention, fused or not.
@@ -46,23 +47,22 @@ fn plain_linear(flow: &Flow, value: ValueId) -> Option<NodeId> {
     }
 }
 
-fn join(graph: &mut Graph, ids: Vec<NodeId>) -> Result<()> {
-    let linears = ids.iter().map(|id| graph[*id].clone()).collect::<Vec<_>>();
+fn join(graph: &mut Graph, linears: &[Node], (): ()) -> Vec<Node> {
     let name = joined_name(graph, &linears.iter().map(|node| node.name.as_str()).collect::<Vec<_>>());
     let columns = linears.iter().map(|node| graph[node.weights[0]].shape[0]).collect::<Vec<_>>();
     let input = linears[0].inputs[0];
-    let (weights, bias) = joint_weights(graph, &linears, &columns, &name);
+    let (weights, bias) = joint_weights(graph, linears, &columns, &name);
     let shape = with_columns(graph, input, columns.iter().sum());
     let joint = graph.value(name.clone(), DType::F32, shape);
     let op = Op::Linear { bias, activation: None };
-    substitute(graph, &ids, Node { name, op, inputs: vec![input], weights, outputs: vec![joint], fused: Vec::new() });
+    let mut made = vec![Node { name, op, inputs: vec![input], weights, outputs: vec![joint], fused: Vec::new() }];
     let mut start = 0;
-    for (linear, columns) in linears.into_iter().zip(columns) {
+    for (linear, columns) in linears.iter().zip(columns) {
         let op = Op::Slice { start, columns };
-        graph.nodes.push(Node { op, inputs: vec![joint], weights: Vec::new(), fused: Vec::new(), ..linear });
+        made.push(Node { op, inputs: vec![joint], weights: Vec::new(), fused: Vec::new(), ..linear.clone() });
         start += columns;
     }
-    Ok(())
+    made
 }
 
 /// Weight and bias of the joint layer; a part without a bias gets zeros when another has one.

@@ -1,6 +1,6 @@
 //! A sum that is normed becomes one operation with both results: the sum lives on as the residual.
 
-use super::flow::{Flow, joined_name, rewrite_all, substitute};
+use super::flow::{Flow, Match, joined_name, rewrite_all};
 use crate::error::Result;
 use crate::network::{Graph, Node, NodeId};
 use crate::types::Op;
@@ -10,10 +10,8 @@ pub(super) fn rewrite(graph: &mut Graph) -> Result<usize> {
     rewrite_all(graph, find, fuse)
 }
 
-/// The sum, its norm and the operation that does both.
-type Normed = (NodeId, NodeId, Op);
-
-fn find(flow: &Flow, norm: NodeId) -> Option<Normed> {
+/// The sum, its norm, and the operation that does both.
+fn find(flow: &Flow, norm: NodeId) -> Option<Match<Op>> {
     let node = &flow.graph[norm];
     let fused = match node.op {
         Op::RmsNorm { eps } => Op::AddRmsNorm { eps },
@@ -21,16 +19,14 @@ fn find(flow: &Flow, norm: NodeId) -> Option<Normed> {
         _ => return None,
     };
     match flow.producer(node.inputs[0])? {
-        (add, Node { op: Op::Add, .. }) => Some((add, norm, fused)),
+        (add, Node { op: Op::Add, .. }) => Some(Match { nodes: vec![add, norm], detail: fused }),
         _ => None,
     }
 }
 
-fn fuse(graph: &mut Graph, (add, norm, op): Normed) -> Result<()> {
-    let (sum, normed) = (graph[add].clone(), graph[norm].clone());
-    let name = joined_name(graph, &[&sum.name, &normed.name]);
-    let outputs = [sum.outputs, normed.outputs].concat();
-    let node = Node { name, op, inputs: sum.inputs, weights: normed.weights, outputs, fused: Vec::new() };
-    substitute(graph, &[add, norm], node);
-    Ok(())
+fn fuse(graph: &mut Graph, replaced: &[Node], op: Op) -> Vec<Node> {
+    let (sum, norm) = (&replaced[0], &replaced[1]);
+    let name = joined_name(graph, &[&sum.name, &norm.name]);
+    let outputs = [sum.outputs.clone(), norm.outputs.clone()].concat();
+    vec![Node { name, op, inputs: sum.inputs.clone(), weights: norm.weights.clone(), outputs, fused: Vec::new() }]
 }

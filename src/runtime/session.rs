@@ -63,10 +63,9 @@ impl Session {
 fn logits_region(engine: &Engine, bindings: &Bindings) -> Result<Region> {
     let plan = engine.plan();
     let output = plan.outputs.iter().find(|output| output.name == "logits");
-    let value = output.and_then(|output| plan.values.get(output.value)).ok_or_else(|| Error::Corrupt {
-        what: "plan".into(),
-        why: "it has no output named `logits`".into(),
-    })?;
+    let value = output
+        .and_then(|output| plan.values.get(output.value))
+        .ok_or_else(|| Error::Corrupt { what: "plan".into(), why: "it has no output named `logits`".into() })?;
     if value.columns != plan.model.vocab_size {
         let why = format!("logits have {} columns, the vocabulary {} tokens", value.columns, plan.model.vocab_size);
         return Err(Error::Corrupt { what: "plan".into(), why });

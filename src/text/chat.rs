@@ -8,7 +8,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, Output, State, Value};
 use serde_json::Value as Json;
 
-use super::{date, ordered, pyjson, tokenizer};
+use super::{date, hold, ordered, pyjson, source, tokenizer};
 use crate::error::{Error, Result};
 
 /// Largest accepted template source, in bytes.
@@ -42,7 +42,8 @@ impl ChatTemplate {
             return Err(invalid("source", format!("{} bytes exceed the limit of {MAX_TEMPLATE_BYTES}", source.len())));
         }
         let mut environment = environment();
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(describe)?;
+        let prepared = source::prepare(source).map_err(|why| invalid("source", why))?;
+        environment.add_template_owned(NAME, prepared).map_err(describe)?;
         Ok(Self { environment, bos_token: bos_token.map(str::to_owned), eos_token: eos_token.map(str::to_owned) })
     }
 
@@ -65,7 +66,7 @@ impl ChatTemplate {
         ];
         let special = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)];
         context.extend(special.into_iter().filter_map(|(name, token)| Some((name, Value::from(token.as_deref()?)))));
-        self.run(context.into_iter().collect())
+        self.run(Value::from_pairs(context))
     }
 
     /// The template of a checkpoint: `chat_template.jinja` if given, else `chat_template` of `tokenizer_config.json` (a
@@ -129,6 +130,7 @@ fn environment() -> Environment<'static> {
     environment.set_formatter(python_formatter);
     environment.set_unknown_method_callback(python_method);
     environment.add_filter("tojson", pyjson::tojson);
+    hold::register(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment
@@ -143,11 +145,23 @@ fn python_formatter(out: &mut Output, state: &mut State, value: &Value) -> Resul
     }
 }
 
-/// Python's methods, paid for by the length of what they scan.
+/// Python's methods, paid for by the length of what they scan, and `format` also by what it can make.
 fn python_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, minijinja::Error> {
-    let scanned = value.as_str().map(str::len).or_else(|| value.len()).unwrap_or(0);
-    state.consume_fuel((scanned / SCANNED_PER_FUEL) as u64)?;
+    let length = |value: &Value| value.as_str().map(str::len).or_else(|| value.len()).unwrap_or(0);
+    let scanned = args.iter().map(length).sum::<usize>() + length(value);
+    let made = match (method, value.as_str()) {
+        ("format", Some(format)) => formatted_bound(format, scanned),
+        _ => scanned,
+    };
+    state.consume_fuel((made / SCANNED_PER_FUEL) as u64)?;
     minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
+/// The most bytes that `format` makes of arguments of `length` bytes: each field may repeat all of them and be padded.
+fn formatted_bound(format: &str, length: usize) -> usize {
+    let numbers = format.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let padding = numbers.map(|digits| digits.parse().unwrap_or(usize::MAX)).fold(0usize, usize::saturating_add);
+    format.matches('{').count().saturating_mul(length).saturating_add(padding)
 }
 
 fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
@@ -159,26 +173,6 @@ fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
     date::strftime(format, now).ok_or_else(|| {
         minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: format {format:?} is not known"))
     })
-}
-
-/// `{% generation %}` marks assistant text for training; here it only must keep its place and its whitespace control.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        let end = tag.find("%}").unwrap_or(tag.len());
-        let inner = &tag[..end];
-        out.push_str(before);
-        match inner.trim_matches(|c: char| matches!(c, '-' | '+') || c.is_whitespace()) {
-            "generation" => out.push_str(&inner.replace("generation", "if true")),
-            "endgeneration" => out.push_str(&inner.replace("endgeneration", "endif")),
-            _ => out.push_str(inner),
-        }
-        rest = &tag[end..];
-    }
-    out.push_str(rest);
-    out
 }
 
 fn default_of(named: &[Json]) -> Result<String> {

@@ -40,7 +40,9 @@ impl Detokenizer {
     pub fn new(tokenizer: Tokenizer, prompt: &[u32], skip_special: bool) -> Result<Self> {
         let window = context(&tokenizer, prompt, skip_special);
         let text = tokenizer.decode(&window, skip_special)?;
-        let sent = ready(&text);
+        // An incomplete run of byte tokens is one U+FFFD per byte, all of which the answer may still replace.
+        let ends_in_run = window.last().is_some_and(|id| tokenizer.is_byte(*id));
+        let sent = if ends_in_run { text.trim_end_matches(REPLACEMENT).len() } else { ready(&text) };
         let settled = if sent == text.len() { window.len() } else { 0 };
         Ok(Self { tokenizer, skip_special, window, settled, sent, run: 0, delta: String::new() })
     }
@@ -82,7 +84,9 @@ impl Detokenizer {
     }
 
     fn deliver(&mut self, text: &str, end: usize) {
-        if let Some(new) = text.get(self.sent..end) {
+        // An invalid byte after a run that ended the prompt rewrites delivered text; what is new starts at a whole character.
+        let start = text.ceil_char_boundary(self.sent);
+        if let Some(new) = text.get(start..end) {
             self.delta.push_str(new);
             self.sent = end;
         }
@@ -143,4 +147,116 @@ fn context(tokenizer: &Tokenizer, prompt: &[u32], skip_special: bool) -> Vec<u32
     }
     window.reverse();
     window
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::fixtures::{byte_fallback_json, byte_level_json, load, metaspace_json};
+    use super::*;
+
+    fn stream(tokenizer: &Tokenizer, prompt: &[u32], ids: &[u32], skip_special: bool) -> String {
+        let mut detokenizer = Detokenizer::new(tokenizer.clone(), prompt, skip_special).unwrap();
+        let mut text = String::new();
+        for id in ids {
+            text.push_str(detokenizer.push(*id).unwrap());
+        }
+        text + detokenizer.flush().unwrap()
+    }
+
+    /// Random ids of `tokenizer`, short runs of bytes among them, and where to cut prompt from answer.
+    fn sequences() -> impl Strategy<Value = (Vec<u32>, bool)> {
+        (vec(prop_oneof![3 => 0..270u32, 1 => 255..270u32, 1 => 195..260u32, 1 => 0..12u32], 0..150), any::<bool>())
+    }
+
+    proptest! {
+        #[test]
+        fn deltas_equal_the_whole_decode((ids, skip_special) in sequences()) {
+            for json in [byte_level_json(), byte_fallback_json(), metaspace_json()] {
+                let tokenizer = load(&json).unwrap();
+                prop_assert_eq!(stream(&tokenizer, &[], &ids, skip_special), tokenizer.decode(&ids, skip_special).unwrap());
+            }
+        }
+
+        #[test]
+        fn deltas_continue_any_prompt(text in "[ abé😀h\\n▁]{0,60}", cut in 0..1000usize) {
+            for json in [byte_level_json(), byte_fallback_json()] {
+                let tokenizer = load(&json).unwrap();
+                let ids = tokenizer.encode(&text, false).unwrap();
+                let (prompt, answer) = ids.split_at(cut % (ids.len() + 1));
+                let told = tokenizer.decode(prompt, true).unwrap();
+                let told = told.trim_end_matches(REPLACEMENT);
+                let whole = tokenizer.decode(&ids, true).unwrap();
+                prop_assert_eq!(format!("{told}{}", stream(&tokenizer, prompt, answer, true)), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn an_emoji_arrives_whole() {
+        let tokenizer = load(&byte_level_json()).unwrap();
+        let ids = tokenizer.encode("a😀b", false).unwrap();
+        let mut detokenizer = Detokenizer::new(tokenizer, &[], true).unwrap();
+        let deltas: Vec<String> = ids.iter().map(|id| detokenizer.push(*id).unwrap().to_owned()).collect();
+        assert_eq!(deltas, ["a", "", "😀", "b"]);
+    }
+
+    #[test]
+    fn the_first_generated_word_keeps_its_space() {
+        let tokenizer = load(&byte_fallback_json()).unwrap();
+        let id = |token| tokenizer.token_to_id(token).unwrap();
+        assert_eq!(stream(&tokenizer, &[id("▁ab")], &[id("▁a")], true), " a");
+        assert_eq!(stream(&tokenizer, &[id("<s>")], &[id("▁a")], true), "a");
+        assert_eq!(stream(&tokenizer, &[id("<0x0A>")], &[id("<0x0A>"), id("a")], true), "\na");
+        let metaspace = load(&metaspace_json()).unwrap();
+        let id = |token| metaspace.token_to_id(token).unwrap();
+        assert_eq!(stream(&metaspace, &[id("▁hi")], &[id("▁there")], true), " there");
+    }
+
+    #[test]
+    fn an_invalid_byte_after_the_prompts_newline_does_not_stop_the_stream() {
+        let tokenizer = load(&byte_fallback_json()).unwrap();
+        let id = |token| tokenizer.token_to_id(token).unwrap();
+        assert_eq!(stream(&tokenizer, &[id("<0x0A>")], &[id("<0xE5>"), id("a"), id("b")], true), "\u{FFFD}ab");
+    }
+
+    #[test]
+    fn flush_gives_the_incomplete_character() {
+        let tokenizer = load(&byte_level_json()).unwrap();
+        let mut detokenizer = Detokenizer::new(tokenizer, &[], true).unwrap();
+        assert_eq!(detokenizer.push(0xC3).unwrap(), "");
+        assert_eq!(detokenizer.flush().unwrap(), "\u{FFFD}");
+        assert_eq!(detokenizer.flush().unwrap(), "");
+    }
+
+    /// The longest window of `ids`, after checking that the text is right.
+    fn longest_window(tokenizer: &Tokenizer, ids: &[u32]) -> usize {
+        let mut detokenizer = Detokenizer::new(tokenizer.clone(), &[], true).unwrap();
+        let (mut longest, mut text) = (0, String::new());
+        for id in ids {
+            text.push_str(detokenizer.push(*id).unwrap());
+            longest = longest.max(detokenizer.window.len());
+        }
+        text.push_str(detokenizer.flush().unwrap());
+        assert_eq!(text, tokenizer.decode(ids, true).unwrap());
+        longest
+    }
+
+    #[test]
+    fn the_window_is_bounded_whatever_is_generated() {
+        let byte_level = load(&byte_level_json()).unwrap();
+        let fallback = load(&byte_fallback_json()).unwrap();
+        let of = |token| fallback.token_to_id(token).unwrap();
+        let bytes = |text: &str| text.bytes().map(|byte| u32::from(byte) + 3).collect::<Vec<_>>();
+        assert!(longest_window(&byte_level, &[0x80; 2000]) <= MAX_WINDOW + 1);
+        assert!(longest_window(&byte_level, &[0xC3; 2000]) <= MAX_WINDOW + 1);
+        assert!(longest_window(&byte_level, &[104; 2000]) <= 3);
+        assert!(longest_window(&fallback, &[of("\u{FFFD}"); 2000]) <= MAX_WINDOW + 1);
+        assert!(longest_window(&fallback, &[of("▁"); 2000]) <= MAX_WINDOW + 1);
+        assert!(longest_window(&fallback, &[of("</s>"); 2000]) == 0);
+        assert!(longest_window(&fallback, &bytes(&"€😀".repeat(500))) <= MAX_RUN + 2 * MAX_CHAR);
+        assert!(longest_window(&fallback, &[0xE2 + 3; 2000]) <= MAX_RUN + 2 * MAX_CHAR);
+    }
 }

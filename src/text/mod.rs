@@ -4,11 +4,18 @@
 //! `tokenizer.json` before the `tokenizers` crate sees it, and templates run with fuel, depth and output limits and
 //! without any way to reach a file.
 
+mod assemble;
 mod chat;
+#[cfg(test)]
+mod chat_tests;
 mod date;
 mod detokenize;
+#[cfg(test)]
+mod fixtures;
+mod hold;
 mod ordered;
 mod pyjson;
+mod source;
 mod structure;
 mod tokenizer;
 mod unwind;

@@ -31,6 +31,11 @@ pub(super) fn check(root: &mut Value) -> Result<Facts> {
     let Some(fields) = root.as_object_mut() else {
         return Err(invalid("tokenizer.json", "is not a JSON object"));
     };
+    match fields.get("version") {
+        None => {}
+        Some(version) if version == "1.0" => {}
+        Some(version) => return Err(invalid("version", format!("{version} is not \"1.0\""))),
+    }
     fields.remove("truncation");
     fields.remove("padding");
     if let Some(model) = fields.get_mut("model").and_then(Value::as_object_mut) {
@@ -66,7 +71,7 @@ fn model_ids(model: &Value) -> Result<Vec<u32>> {
             if let Some(prefix) = model["continuing_subword_prefix"].as_str().filter(|prefix| !prefix.is_empty()) {
                 check_prefixed_merges(&model["merges"], prefix)?;
             }
-            vocab.iter().map(|(token, id)| read_id(&format!("model.vocab[{token:?}]"), id)).collect()
+            vocab.iter().map(|(token, id)| read_id(|| format!("model.vocab[{token:?}]"), id)).collect()
         }
         Value::Array(pieces) => {
             let is_piece = |piece: &Value| piece[0].is_string() && piece[1].is_number();
@@ -113,15 +118,15 @@ fn added_tokens(list: &Value) -> Result<Vec<(String, u32)>> {
         let place = format!("added_tokens[{index}]");
         let content = token["content"].as_str().filter(|content| !content.is_empty());
         let content = content.ok_or_else(|| invalid(&place, "`content` is missing or empty"))?;
-        Ok((content.to_owned(), read_id(&place, &token["id"])?))
+        Ok((content.to_owned(), read_id(|| place, &token["id"])?))
     };
     tokens.iter().enumerate().map(read).collect()
 }
 
-fn read_id(place: &str, id: &Value) -> Result<u32> {
+fn read_id(place: impl FnOnce() -> String, id: &Value) -> Result<u32> {
     match id.as_u64() {
         Some(id) if id < MAX_ID => Ok(id as u32),
-        _ => Err(invalid(place, format!("id {id} is not an integer in [0, 2^31 - 1)"))),
+        _ => Err(invalid(place(), format!("id {id} is not an integer in [0, 2^31 - 1)"))),
     }
 }
 

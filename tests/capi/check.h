@@ -1,4 +1,5 @@
-/* Checks of the C tests. A test is a program: it prints `ok NAME` for each case and stops at the first check that fails. */
+/* Checks of the C tests. A test is a program: it prints `ok NAME` for each case and stops at the first check that
+ * fails. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -9,36 +10,35 @@
 #include "trtllm.h"
 
 /* `condition` holds. */
-#define CHECK(condition)                                                             \
-    do {                                                                             \
-        if (!(condition)) {                                                          \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);          \
-            exit(1);                                                                 \
-        }                                                                            \
+#define CHECK(condition)                                                    \
+    do {                                                                    \
+        if (!(condition)) {                                                 \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            exit(1);                                                        \
+        }                                                                   \
     } while (0)
 
 /* `call` succeeds. */
-#define OK(call)                                                                     \
-    do {                                                                             \
-        trtllm_status got_ = (call);                                                 \
-        if (got_ != TRTLLM_STATUS_OK) {                                              \
-            fprintf(stderr, "%s:%d: %s\n  %s: %s\n", __FILE__, __LINE__, #call,      \
-                    trtllm_status_name(got_), trtllm_last_error_message());          \
-            exit(1);                                                                 \
-        }                                                                            \
+#define OK(call)                                                                                          \
+    do {                                                                                                  \
+        trtllm_status got_ = (call);                                                                      \
+        if (got_ != TRTLLM_STATUS_OK) {                                                                   \
+            fprintf(stderr, "%s:%d: %s\n  %s: %s\n", __FILE__, __LINE__, #call, trtllm_status_name(got_), \
+                    trtllm_last_error_message());                                                         \
+            exit(1);                                                                                      \
+        }                                                                                                 \
     } while (0)
 
 /* `call` fails with TRTLLM_STATUS_`status`, and its message names `culprit`. */
-#define FAILS(call, status, culprit)                                                 \
-    do {                                                                             \
-        trtllm_status got_ = (call);                                                 \
-        const char *why_ = trtllm_last_error_message();                              \
-        if (got_ != TRTLLM_STATUS_##status || strstr(why_, (culprit)) == NULL) {     \
-            fprintf(stderr, "%s:%d: %s\n  %s: %s\n", __FILE__, __LINE__, #call,      \
-                    trtllm_status_name(got_), why_);                                 \
-            exit(1);                                                                 \
-        }                                                                            \
-        CHECK(trtllm_last_error_status() == got_);                                   \
+#define FAILS(call, status, culprit)                                                                             \
+    do {                                                                                                         \
+        trtllm_status got_ = (call);                                                                             \
+        const char *why_ = trtllm_last_error_message();                                                          \
+        if (got_ != TRTLLM_STATUS_##status || strstr(why_, (culprit)) == NULL) {                                 \
+            fprintf(stderr, "%s:%d: %s\n  %s: %s\n", __FILE__, __LINE__, #call, trtllm_status_name(got_), why_); \
+            exit(1);                                                                                             \
+        }                                                                                                        \
+        CHECK(trtllm_last_error_status() == got_);                                                               \
     } while (0)
 
 /* The case `name` is done. */

@@ -67,7 +67,9 @@ static void ignore(void *user_data, const trtllm_response *response) {
     (void)response;
 }
 
-static void count(void *user_data) { ++*(int *)user_data; }
+static void count(void *user_data) {
+    ++*(int *)user_data;
+}
 
 static void user_data_is_freed_once(void) {
     trtllm_request *request;

@@ -23,7 +23,10 @@ static void misuse(void) {
 }
 
 static void newer_and_older_structs(void) {
-    struct { trtllm_sampling known; unsigned char later[16]; } newer;
+    struct {
+        trtllm_sampling known;
+        unsigned char later[16];
+    } newer;
     trtllm_request *request;
     OK(trtllm_request_create(&request));
     memset(&newer, 0x5a, sizeof newer);

@@ -46,7 +46,8 @@ pub struct Yarn {
 }
 
 const DEFAULT_THETA: f64 = 10_000.0;
-const POSITIVE: &str = "a finite number above 0";
+/// Factors stay where f32 arithmetic neither overflows nor vanishes.
+const FACTOR: &str = "a number in 1e-6..=1e6";
 
 /// Reads the rope parameters of a model with `max_positions`.
 pub(super) fn read(fields: &Fields, max_positions: usize) -> Result<RopeConfig> {
@@ -84,7 +85,7 @@ fn scaling(fields: &Fields, rope: &Fields, max_positions: usize) -> Result<RopeS
         Some(name) => Some(name),
         None => rope.text("type")?,
     };
-    let factor = || rope.needed_real("factor", |x| positive(x) && x <= 1e6, POSITIVE);
+    let factor = || rope.needed_real("factor", is_factor, FACTOR);
     match name {
         None | Some("default") => Ok(RopeScaling::Default),
         Some("linear") => Ok(RopeScaling::Linear { factor: factor()? }),
@@ -112,8 +113,8 @@ fn original(fields: &Fields, rope: &Fields, max_positions: usize) -> Result<usiz
 }
 
 fn llama3(rope: &Fields, factor: f64, original_max_positions: usize) -> Result<RopeScaling> {
-    let low_freq_factor = rope.needed_real("low_freq_factor", positive, POSITIVE)?;
-    let high_freq_factor = rope.needed_real("high_freq_factor", positive, POSITIVE)?;
+    let low_freq_factor = rope.needed_real("low_freq_factor", is_factor, FACTOR)?;
+    let high_freq_factor = rope.needed_real("high_freq_factor", is_factor, FACTOR)?;
     if low_freq_factor >= high_freq_factor {
         return Err(rope.invalid("high_freq_factor", format!("{high_freq_factor} is not above {low_freq_factor}")));
     }
@@ -143,6 +144,6 @@ fn magnitude(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
 
-fn positive(x: f64) -> bool {
-    x > 0.0
+fn is_factor(x: f64) -> bool {
+    (1e-6..=1e6).contains(&x)
 }

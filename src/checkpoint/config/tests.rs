@@ -1,1 +1,315 @@
+use proptest::prelude::*;
 
+use super::*;
+
+const LLAMA_4: &str = r#"{
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": 2048,
+  "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
+  "head_dim": 64, "hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05,
+  "rope_theta": 500000.0, "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+  "original_max_position_embeddings": 8192, "rope_type": "llama3"}, "tie_word_embeddings": true,
+  "torch_dtype": "bfloat16", "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009],
+  "attention_bias": false, "mlp_bias": false, "pretraining_tp": 1, "use_cache": true
+}"#;
+
+const LLAMA_5: &str = r#"{
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": 2048,
+  "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
+  "head_dim": 64, "hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05,
+  "rope_parameters": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "rope_theta": 500000.0,
+  "original_max_position_embeddings": 8192, "rope_type": "llama3"}, "tie_word_embeddings": true,
+  "dtype": "bfloat16", "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009], "pad_token_id": null
+}"#;
+
+const GENERATION: &str = r#"{"bos_token_id": 128000, "do_sample": true, "eos_token_id": 128009, "temperature": 0.6,
+  "top_p": 0.9, "top_k": 50, "max_length": 4096, "transformers_version": "4.45.0"}"#;
+
+fn parse(json: &str) -> Result<ModelConfig> {
+    ModelConfig::parse(json.as_bytes(), None)
+}
+
+/// A small Llama with `fields` added; later fields win.
+fn llama(fields: &str) -> Result<ModelConfig> {
+    parse(&format!(
+        r#"{{"architectures": ["LlamaForCausalLM"], "vocab_size": 100, "hidden_size": 64, "num_attention_heads": 4,
+        "num_hidden_layers": 2, {fields}}}"#
+    ))
+}
+
+fn gpt2(fields: &str) -> Result<ModelConfig> {
+    parse(&format!(r#"{{"architectures": ["GPT2LMHeadModel"], {fields}}}"#))
+}
+
+fn rope(fields: &str) -> Result<RopeScaling> {
+    llama(&format!(r#""max_position_embeddings": 4096, "rope_parameters": {{{fields}}}"#))
+        .map(|config| config.rope.unwrap().scaling)
+}
+
+/// What an error names.
+fn culprit<T: std::fmt::Debug>(result: Result<T>) -> String {
+    match result {
+        Err(Error::InvalidConfig { what, .. } | Error::Unsupported { what, .. }) => what,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn both_versions_of_the_format_say_the_same() {
+    let (four, five) = (parse(LLAMA_4).unwrap(), parse(LLAMA_5).unwrap());
+    assert_eq!(four, five);
+    assert_eq!((four.layers, four.heads, four.kv_heads, four.head_dim), (16, 32, 8, 64));
+    assert_eq!((four.dtype, four.max_positions, four.tie_word_embeddings), (Some(DType::BF16), 131_072, true));
+    let rope = four.rope.unwrap();
+    assert_eq!(rope.theta, 500_000.0);
+    assert_eq!(
+        rope.scaling,
+        RopeScaling::Llama3 { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_positions: 8192 }
+    );
+    assert_eq!(four.eos_token_ids, [128_001, 128_008, 128_009]);
+    assert_eq!((four.bos_token_id, four.pad_token_id), (Some(128_000), None));
+}
+
+#[test]
+fn generation_config_wins_for_the_end_of_text() {
+    let config = ModelConfig::parse(LLAMA_4.as_bytes(), Some(GENERATION.as_bytes())).unwrap();
+    assert_eq!(config.eos_token_ids, [128_009]);
+    let generation = config.generation;
+    assert!(generation.do_sample);
+    assert_eq!((generation.temperature, generation.top_p, generation.top_k), (Some(0.6), Some(0.9), Some(50)));
+    assert_eq!((generation.max_length, generation.max_new_tokens), (Some(4096), None));
+    assert_eq!(generation.eos_token_ids, [128_009]);
+
+    let silent = ModelConfig::parse(LLAMA_4.as_bytes(), Some(b"{}")).unwrap();
+    assert_eq!(silent.eos_token_ids, [128_001, 128_008, 128_009]);
+    assert_eq!(silent.bos_token_id, Some(128_000));
+}
+
+#[test]
+fn defaults_are_those_of_the_family() {
+    let llama = llama(r#""pad_token_id": -1"#).unwrap();
+    assert_eq!((llama.kv_heads, llama.head_dim, llama.intermediate_size), (4, 16, 11_008));
+    assert_eq!((llama.tie_word_embeddings, llama.norm_eps, llama.activation), (false, 1e-6, Activation::Silu));
+    assert_eq!((llama.eos_token_ids, llama.bos_token_id, llama.pad_token_id), (vec![2], Some(1), None));
+    assert_eq!(llama.rope, Some(RopeConfig { theta: 10_000.0, scaling: RopeScaling::Default }));
+
+    let gpt2 = gpt2(r#""n_inner": null, "eos_token_id": null"#).unwrap();
+    assert_eq!((gpt2.hidden_size, gpt2.intermediate_size, gpt2.head_dim), (768, 3072, 64));
+    assert_eq!((gpt2.tie_word_embeddings, gpt2.activation), (true, Activation::GeluTanh));
+    assert_eq!((gpt2.eos_token_ids, gpt2.bos_token_id, gpt2.rope), (vec![], Some(50_256), None));
+}
+
+#[test]
+fn the_model_type_stands_in_for_the_architecture() {
+    assert_eq!(parse(r#"{"model_type": "gpt2"}"#).unwrap().architecture, "GPT2LMHeadModel");
+    assert_eq!(culprit(parse("{}")), "config.json `architectures`");
+}
+
+#[test]
+fn ids_outside_the_vocabulary_say_nothing() {
+    let config = llama(r#""eos_token_id": [99, 100, 50256], "bos_token_id": 100"#).unwrap();
+    assert_eq!((config.eos_token_ids, config.bos_token_id), (vec![99], None));
+}
+
+#[test]
+fn activations_have_several_names() {
+    let named = |name: &str| llama(&format!(r#""hidden_act": "{name}""#)).map(|config| config.activation);
+    assert_eq!(named("swish").unwrap(), Activation::Silu);
+    assert_eq!(named("gelu").unwrap(), Activation::Gelu);
+    assert_eq!(named("gelu_pytorch_tanh").unwrap(), Activation::GeluTanh);
+    assert_eq!(named("relu").unwrap(), Activation::Relu);
+    assert_eq!(culprit(named("quick_gelu")), "hidden_act `quick_gelu`");
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let table = [
+        (parse(r#"{"architectures": ["MambaForCausalLM"]}"#).map(drop), "architecture `MambaForCausalLM`"),
+        (parse(r#"{"architectures": [], "model_type": "t5"}"#).map(drop), "architecture `t5`"),
+        (llama(r#""quantization_config": {"quant_method": "gptq"}"#).map(drop), "quantization_config `gptq`"),
+        (
+            llama(r#""layer_types": ["full_attention", "sliding_attention"]"#).map(drop),
+            "layer type `sliding_attention`",
+        ),
+        (rope(r#""rope_type": "longrope", "factor": 2"#).map(drop), "rope type `longrope`"),
+        (rope(r#""type": "dynamic", "factor": 2"#).map(drop), "rope type `dynamic`"),
+        (rope(r#""partial_rotary_factor": 0.5"#).map(drop), "partial_rotary_factor 0.5"),
+        (gpt2(r#""add_cross_attention": true"#).map(drop), "add_cross_attention"),
+    ];
+    for (result, wanted) in table {
+        assert!(matches!(&result, Err(Error::Unsupported { what, .. }) if what == wanted), "{wanted}: {result:?}");
+    }
+}
+
+#[test]
+fn every_number_has_its_range() {
+    let table = [
+        ("num_attention_heads", "0"),
+        ("num_attention_heads", "-4"),
+        ("num_attention_heads", "5"),
+        ("num_attention_heads", "4.0"),
+        ("num_attention_heads", "\"4\""),
+        ("num_key_value_heads", "3"),
+        ("num_key_value_heads", "8"),
+        ("num_hidden_layers", "0"),
+        ("num_hidden_layers", "1000000000"),
+        ("num_hidden_layers", "1e400"),
+        ("hidden_size", "1048577"),
+        ("hidden_size", "18446744073709551616"),
+        ("intermediate_size", "0"),
+        ("vocab_size", "16777217"),
+        ("vocab_size", "[1]"),
+        ("max_position_embeddings", "134217729"),
+        ("head_dim", "7"),
+        ("head_dim", "8194"),
+        ("rms_norm_eps", "-1e-5"),
+        ("rms_norm_eps", "1"),
+        ("rope_theta", "0"),
+        ("rope_theta", "1"),
+        ("tie_word_embeddings", "1"),
+        ("layer_types", "[\"full_attention\"]"),
+        ("layer_types", "[1, 2]"),
+        ("eos_token_id", "-1"),
+        ("eos_token_id", "4294967296"),
+        ("eos_token_id", "[[1]]"),
+        ("bos_token_id", "[1, 2]"),
+        ("rope_scaling", "\"linear\""),
+        ("hidden_act", "3"),
+        ("quantization_config", "7"),
+    ];
+    for (field, value) in table {
+        let what = culprit(llama(&format!(r#""{field}": {value}"#)));
+        let named = what.contains(&format!("`{field}`"));
+        // A number that no f64 holds is refused where the file is read.
+        assert!(named || (value == "1e400" && what == "config.json"), "{field} = {value} blames {what}");
+    }
+}
+
+#[test]
+fn the_largest_numbers_pass() {
+    let config = llama(
+        r#""vocab_size": 16777216, "hidden_size": 1048576, "num_hidden_layers": 1024, "head_dim": 8192,
+        "max_position_embeddings": 134217728"#,
+    );
+    assert_eq!(config.unwrap().head_dim, 8192);
+}
+
+#[test]
+fn rope_parameters_have_their_ranges() {
+    let table = [
+        (r#""rope_type": "linear""#, "factor"),
+        (r#""rope_type": "linear", "factor": 0"#, "factor"),
+        (r#""rope_type": "linear", "factor": 1e-300"#, "factor"),
+        (r#""rope_type": "linear", "factor": "Infinity""#, "factor"),
+        (r#""rope_type": "llama3", "factor": 8"#, "low_freq_factor"),
+        (r#""rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4"#, "high_freq_factor"),
+        (r#""rope_type": "yarn", "factor": 8, "beta_fast": 1, "beta_slow": 2"#, "beta_fast"),
+        (r#""rope_type": "yarn", "factor": 8, "attention_factor": -1"#, "attention_factor"),
+        (r#""rope_type": "yarn", "factor": 8, "truncate": 1"#, "truncate"),
+        (
+            r#""rope_type": "yarn", "factor": 8, "original_max_position_embeddings": 0"#,
+            "original_max_position_embeddings",
+        ),
+        (r#""rope_type": 3"#, "rope_type"),
+    ];
+    for (fields, wanted) in table {
+        assert_eq!(culprit(rope(fields)), format!("config.json rope_parameters `{wanted}`"));
+    }
+    for literal in ["NaN", "Infinity", "-Infinity"] {
+        assert_eq!(culprit(rope(&format!(r#""rope_type": "linear", "factor": {literal}"#))), "config.json");
+    }
+}
+
+#[test]
+fn yarn_fills_in_what_is_left_out() {
+    let RopeScaling::Yarn(yarn) = rope(r#""rope_type": "yarn", "original_max_position_embeddings": 1024"#).unwrap()
+    else {
+        panic!();
+    };
+    assert_eq!((yarn.factor, yarn.beta_fast, yarn.beta_slow, yarn.truncate), (4.0, 32.0, 1.0, true));
+    assert!((yarn.attention_factor - (0.1 * 4f64.ln() + 1.0)).abs() < 1e-12);
+}
+
+#[test]
+fn an_empty_scaling_is_none() {
+    let config = llama(r#""rope_scaling": {}, "rope_theta": 20000"#).unwrap();
+    assert_eq!(config.rope, Some(RopeConfig { theta: 20_000.0, scaling: RopeScaling::Default }));
+    assert_eq!(config.rope, llama(r#""rope_scaling": null, "rope_theta": 20000"#).unwrap().rope);
+}
+
+#[test]
+fn generation_values_have_their_ranges() {
+    for (field, value) in [
+        ("temperature", "-1"),
+        ("top_p", "1.5"),
+        ("min_p", "-0.1"),
+        ("top_k", "-1"),
+        ("repetition_penalty", "0"),
+        ("max_new_tokens", "0"),
+        ("do_sample", "\"yes\""),
+    ] {
+        let file = format!(r#"{{"{field}": {value}}}"#);
+        let what = culprit(ModelConfig::parse(LLAMA_4.as_bytes(), Some(file.as_bytes())));
+        assert_eq!(what, format!("generation_config.json `{field}`"));
+    }
+}
+
+#[test]
+fn a_file_is_read_up_to_its_limit() {
+    let mut padded = LLAMA_4.as_bytes().to_vec();
+    padded.resize(MAX_CONFIG_BYTES, b' ');
+    ModelConfig::parse(&padded, None).unwrap();
+    padded.push(b' ');
+    assert_eq!(culprit(ModelConfig::parse(&padded, None)), "config.json");
+    for nonsense in [&b""[..], b"[]", b"{", b"\xff\xfe", b"null"] {
+        assert_eq!(culprit(ModelConfig::parse(nonsense, None)), "config.json");
+    }
+    let deep = [b"{\"a\":".repeat(100_000), b"1".to_vec()].concat();
+    assert_eq!(culprit(ModelConfig::parse(&deep, None)), "config.json");
+}
+
+/// A typed refusal or a config within its ranges; never a panic.
+fn sound(result: Result<ModelConfig>) -> bool {
+    match result {
+        Ok(config) => config.heads.is_multiple_of(config.kv_heads) && config.head_dim > 0 && config.layers <= 1024,
+        Err(Error::InvalidConfig { .. } | Error::Unsupported { .. }) => true,
+        Err(_) => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutated_bytes_are_read_or_refused(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        cut in any::<prop::sample::Index>(),
+        truncate in any::<bool>(),
+    ) {
+        let mut bytes = LLAMA_5.as_bytes().to_vec();
+        for (at, byte) in edits {
+            *at.get_mut(&mut bytes) = byte;
+        }
+        if truncate {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        prop_assert!(sound(ModelConfig::parse(&bytes, Some(&bytes))));
+        prop_assert!(sound(ModelConfig::parse(LLAMA_4.as_bytes(), Some(&bytes))));
+    }
+
+    #[test]
+    fn mutated_values_are_read_or_refused(
+        field in any::<prop::sample::Index>(),
+        inside in any::<bool>(),
+        value in prop::sample::select(vec![
+            "null", "0", "-1", "1", "3", "1e308", "1e-300", "9223372036854775808", "true", "\"\"", "\"yarn\"", "[]",
+            "{}", "[0, 1]", "1048576", "0.5",
+        ]),
+    ) {
+        let mut json: serde_json::Value = serde_json::from_str(LLAMA_5).unwrap();
+        let object = if inside { &mut json["rope_parameters"] } else { &mut json };
+        let entries = object.as_object_mut().unwrap();
+        let name = entries.keys().nth(field.index(entries.len())).unwrap().clone();
+        entries.insert(name, serde_json::from_str(value).unwrap());
+        prop_assert!(sound(parse(&json.to_string())));
+    }
+}
