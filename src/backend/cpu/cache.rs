@@ -1,7 +1,7 @@
 //! The layout of the KV cache: `[layer][block]`, each holding K as `[kv_head][head_dim][BLOCK_TOKENS]`, so that the
 //! scores of a block's keys are one vector, then V as `[kv_head][BLOCK_TOKENS][head_dim]`.
 
-use super::tile::to_bf16;
+use super::pack::to_bf16;
 use super::vector::Vector;
 use crate::engine::BLOCK_TOKENS;
 

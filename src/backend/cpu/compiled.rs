@@ -1,8 +1,10 @@
 //! The kernels, compiled for one instruction set: a table of functions.
 
 use super::attend::Attend;
+use super::finish::Finish;
+use super::pack::Pack;
 use super::rows::{Elements, Norm, Rotation};
-use super::tile::{Finish, Pack, Tile};
+use super::tile::Tile;
 use super::vector::Plain;
 use crate::types::Activation;
 
@@ -60,22 +62,22 @@ macro_rules! tiles {
 /// The [`Compiled`] of a vector type, with the products as given; every function gets the attributes.
 macro_rules! compiled {
     ($attributes:tt, $vector:ty, f32: $f32:expr, bf16: $bf16:expr) => {{
-        use $crate::backend::cpu::{attend, rows, tile};
+        use $crate::backend::cpu::{attend, finish, pack, rows, tile};
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand(panel: *const u32, pairs: usize, out: *mut f32) {
             // SAFETY: the caller's.
             unsafe { tile::expand::<$vector>(panel, pairs, out) }
         } }
-        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_f32(pack: &tile::Pack) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_f32(strip: &pack::Pack) {
             // SAFETY: the caller's.
-            unsafe { tile::pack_f32(pack) }
+            unsafe { pack::pack_f32(strip) }
         } }
-        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_pairs(pack: &tile::Pack) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_pairs(strip: &pack::Pack) {
             // SAFETY: the caller's.
-            unsafe { tile::pack_pairs(pack) }
+            unsafe { pack::pack_pairs(strip) }
         } }
-        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn finish(finish: &tile::Finish) {
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn finish(sums: &finish::Finish) {
             // SAFETY: the caller's.
-            unsafe { tile::finish::<$vector>(finish) }
+            unsafe { finish::finish::<$vector>(sums) }
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn norm(norm: &rows::Norm) {
             // SAFETY: the caller's.
@@ -123,7 +125,9 @@ macro_rules! compiled {
     }};
 }
 
-pub(super) use {attributed, compiled, tiles};
+pub(super) use attributed;
+#[cfg(target_arch = "x86_64")]
+pub(super) use {compiled, tiles};
 
 const PORTABLE_TILES: &[Tile] =
     tiles!([], accumulate, super::tile::F32<Plain>, ahead 0, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);

@@ -8,9 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::compiled::Products;
+use super::finish::Finish;
 use super::operands::{Matrix, Operands, Panels, Vector};
+use super::pack::Pack;
 use super::team::{Areas, Need, Team};
-use super::tile::{Finish, Pack, Tile, TileCall};
+use super::tile::{AHEAD_BYTES, Tile, TileCall};
 use crate::backend::{Batch, Kernel};
 use crate::engine::PANEL;
 use crate::error::Result;
@@ -289,6 +291,7 @@ impl MatMul {
             let words = pass.block_words.min(pass.words - from);
             let mut panel = panels.start;
             while panel < panels.end {
+                let following = self.following(pass, weights, &panels, panel, from);
                 // SAFETY: the caller's; every address is within the panels, the packed rows and the lane's scratch.
                 let width = unsafe {
                     let mut block = weights.panel(panel);
@@ -307,6 +310,7 @@ impl MatMul {
                             panel_words: weights.panel_words(),
                             sums: sums.add((panel - panels.start) * step + (row - start) * PANEL),
                             sums_step: step,
+                            next: following.wrapping_byte_add((tile - tiles.start) * words * AHEAD_BYTES),
                             fresh: from == 0,
                         });
                     }
@@ -315,6 +319,15 @@ impl MatMul {
                 panel += width;
             }
         }
+    }
+
+    /// Where a sweep goes after the block of `panel` that starts at word `from`.
+    fn following(&self, pass: &Pass, weights: &Panels, panels: &Range<usize>, panel: usize, from: usize) -> *const u32 {
+        let (panel, from) =
+            if panel + 1 < panels.end { (panel + 1, from) } else { (panels.start, from + pass.block_words) };
+        let rows = if pass.products.expand { from / 2 } else { from };
+        // SAFETY: the panel is one of the weight's; the block is only asked for.
+        unsafe { weights.panel(panel).wrapping_add(rows * PANEL) }
     }
 
     /// The tiles for a unit of so many panels: fewer than a stream takes go one by one.

@@ -9,7 +9,6 @@ use std::marker::PhantomData;
 
 use super::vector::{LANES, Vector};
 use crate::engine::PANEL;
-use crate::types::Activation;
 
 /// One call of a tile of `height` rows (the tile function's own constant).
 #[derive(Clone, Copy)]
@@ -24,9 +23,14 @@ pub(super) struct TileCall {
     /// Sums `[height][PANEL]` of the first panel, and the distance to those of the next panel.
     pub sums: *mut f32,
     pub sums_step: usize,
+    /// What the sweep will need next: [`AHEAD_BYTES`] of it are asked for with each word. Need not be valid.
+    pub next: *const u32,
     /// Whether the sums start at zero rather than at what `sums` holds.
     pub fresh: bool,
 }
+
+/// Bytes of the following weights that a tile of a sweep asks for with each word.
+pub(super) const AHEAD_BYTES: usize = 8;
 
 /// A tile function and how many panels it takes at once.
 #[derive(Clone, Copy)]
@@ -78,6 +82,9 @@ pub(super) unsafe fn accumulate<
             let mut sums = load_sums::<P::V, HEIGHT, WIDTH>(&call, targets);
             for word in 0..call.words {
                 let a = call.activations.add(word * HEIGHT);
+                if AHEAD == 0 {
+                    P::V::prefetch_far(call.next.wrapping_byte_add(word * AHEAD_BYTES).cast());
+                }
                 let mut b = [P::V::zero(); WIDTH];
                 for w in 0..WIDTH {
                     if AHEAD > 0 {
@@ -227,121 +234,4 @@ pub(super) unsafe fn expand<V: Vector>(panel: *const u32, pairs: usize, out: *mu
             }
         }
     }
-}
-
-/// Activation rows to be packed for a tile.
-#[derive(Clone, Copy)]
-pub(super) struct Pack {
-    pub rows: *const f32,
-    pub stride: usize,
-    pub height: usize,
-    pub k: usize,
-    pub out: *mut f32,
-}
-
-/// Columns packed at once: short enough for the written strip to stay in the first-level cache.
-const STRIP: usize = 16;
-
-/// Packs `height` rows as `[k][height]` f32.
-///
-/// # Safety
-/// See [`Vector`]; both ends are valid for these extents.
-#[inline(always)]
-pub(super) unsafe fn pack_f32(pack: &Pack) {
-    for start in (0..pack.k).step_by(STRIP) {
-        for row in 0..pack.height {
-            for k in start..pack.k.min(start + STRIP) {
-                // SAFETY: the caller's.
-                unsafe { *pack.out.add(k * pack.height + row) = *pack.rows.add(row * pack.stride + k) };
-            }
-        }
-    }
-}
-
-/// Packs `height` rows, rounded to bf16, as `[ceil(k / 2)][height]` pairs; an odd k is filled up with zero.
-///
-/// # Safety
-/// As [`pack_f32`].
-#[inline(always)]
-pub(super) unsafe fn pack_pairs(pack: &Pack) {
-    let out = pack.out.cast::<u32>();
-    for start in (0..pack.k / 2).step_by(STRIP) {
-        for row in 0..pack.height {
-            for pair in start..(pack.k / 2).min(start + STRIP) {
-                // SAFETY: the caller's.
-                unsafe {
-                    let from = pack.rows.add(row * pack.stride + 2 * pair);
-                    *out.add(pair * pack.height + row) = to_bf16(*from) | to_bf16(*from.add(1)) << 16;
-                }
-            }
-        }
-    }
-    if pack.k % 2 == 1 {
-        for row in 0..pack.height {
-            // SAFETY: the caller's.
-            unsafe {
-                let last = *pack.rows.add(row * pack.stride + pack.k - 1);
-                *out.add(pack.k / 2 * pack.height + row) = to_bf16(last);
-            }
-        }
-    }
-}
-
-/// The nearest bf16 (ties to even) in the low half; NaN stays NaN.
-#[inline(always)]
-pub(super) fn to_bf16(x: f32) -> u32 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }
-}
-
-/// What turns the sums of one panel into output columns.
-#[derive(Clone, Copy)]
-pub(super) struct Finish {
-    /// Sums `[rows][PANEL]`.
-    pub sums: *const f32,
-    /// Biases of this panel's columns; null without.
-    pub bias: *const f32,
-    /// The second product's sums and biases, which the activated first one multiplies; null without.
-    pub up: *const f32,
-    pub up_bias: *const f32,
-    pub activation: Option<Activation>,
-    pub rows: usize,
-    /// Columns of the panel that exist, at most [`PANEL`].
-    pub columns: usize,
-    pub out: *mut f32,
-    pub stride: usize,
-}
-
-/// Applies biases, activation and gate, and writes the output columns.
-///
-/// # Safety
-/// See [`Vector`]; all pointers that are not null are valid for the extents stated.
-#[inline(always)]
-pub(super) unsafe fn finish<V: Vector>(finish: &Finish) {
-    // SAFETY: the caller's.
-    unsafe {
-        for at in (0..finish.columns).step_by(LANES) {
-            let count = (finish.columns - at).min(LANES);
-            let bias = load_bias::<V>(finish.bias, at, count);
-            let up_bias = load_bias::<V>(finish.up_bias, at, count);
-            for row in 0..finish.rows {
-                let mut y = V::load(finish.sums.add(row * PANEL + at)).add(bias);
-                if let Some(activation) = finish.activation {
-                    y = super::math::activate(activation, y);
-                }
-                if !finish.up.is_null() {
-                    y = y.mul(V::load(finish.up.add(row * PANEL + at)).add(up_bias));
-                }
-                let out = finish.out.add(row * finish.stride + at);
-                if count == LANES { y.store(out) } else { y.store_first(out, count) }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn load_bias<V: Vector>(bias: *const f32, at: usize, count: usize) -> V {
-    // SAFETY: the caller's.
-    unsafe { if bias.is_null() { V::zero() } else { V::load_first(bias.add(at), count) } }
 }

@@ -38,6 +38,9 @@ pub(super) trait Vector: Copy {
     /// Asks for the cache line at an address that need not be valid.
     #[inline(always)]
     unsafe fn prefetch(_at: *const f32) {}
+    /// The same, into the second-level cache alone.
+    #[inline(always)]
+    unsafe fn prefetch_far(_at: *const f32) {}
 
     #[inline(always)]
     unsafe fn zero() -> Self {

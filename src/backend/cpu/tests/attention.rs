@@ -107,6 +107,7 @@ impl Shape {
         result
     }
 
+    #[allow(clippy::needless_range_loop, reason = "a step cuts across all requests")]
     /// Runs the requests in steps; `cuts[r]` are the tokens of request `r` in each step (0 leaves it out).
     fn run(&self, device: &CpuDevice, requests: &[Request], cuts: &[Vec<usize>], fused: bool) -> Vec<Vec<f32>> {
         let mut results: Vec<Vec<f32>> = requests.iter().map(|_| Vec::new()).collect();
@@ -267,6 +268,5 @@ fn random_cuts(numbers: &mut Numbers, length: usize, steps: usize) -> Vec<usize>
         })
         .collect();
     cuts.push(left);
-    // A step in which nobody takes part would be an empty batch: the first request always has a token then.
     cuts
 }

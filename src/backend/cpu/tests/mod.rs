@@ -5,7 +5,7 @@ mod matmul;
 mod refusals;
 mod rowwise;
 
-use super::tile::to_bf16;
+use super::pack::to_bf16;
 use super::{CpuConfig, CpuDevice, Isa};
 use crate::backend::{Batch, BatchRow, Bindings, Device, Region};
 use crate::engine::{
