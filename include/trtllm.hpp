@@ -755,6 +755,13 @@ class Executor {
         });
     }
 
+    // The latest steps as a JSON array, oldest first.
+    std::string iterations_json() const {
+        return detail::text([this](char *buffer, std::size_t capacity, std::size_t *length) {
+            return trtllm_executor_iterations_json(get(), buffer, capacity, length);
+        });
+    }
+
    private:
     detail::Handle<trtllm_executor> handle_;
 };

@@ -93,6 +93,8 @@ typedef struct {
     uint64_t last_step_ns;
     /** Nanoseconds spent in steps. */
     uint64_t busy_ns;
+    /** Bytes of weights (mapped or not), workspace and cache. */
+    uint64_t memory_bytes;
 } trtllm_executor_stats;
 
 /** The defaults: `trtllm_executor_config config = TRTLLM_EXECUTOR_CONFIG_INIT;` */
@@ -247,6 +249,18 @@ trtllm_status trtllm_executor_stats_json(const trtllm_executor *executor,
                                          char *buffer,
                                          size_t capacity,
                                          size_t *length);
+
+/**
+ * The latest steps, 1024 at most and oldest first, as a JSON array: rows, tokens, cache blocks and duration of each.
+ *
+ * Ownership: copies into `buffer`, see "Results of unknown size" in trtllm.h. The array may grow between a size query and
+ * the next call: give some room. Thread safety: safe, also inside a callback.
+ */
+TRTLLM_MUST_USE
+trtllm_status trtllm_executor_iterations_json(const trtllm_executor *executor,
+                                              char *buffer,
+                                              size_t capacity,
+                                              size_t *length);
 
 #ifdef __cplusplus
 }  // extern "C"

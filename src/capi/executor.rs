@@ -130,14 +130,16 @@ pub struct trtllm_executor_stats {
     pub last_step_ns: u64,
     /// Nanoseconds spent in steps.
     pub busy_ns: u64,
+    /// Bytes of weights (mapped or not), workspace and cache.
+    pub memory_bytes: u64,
 }
 
-// SAFETY: eighteen u64.
+// SAFETY: nineteen u64.
 unsafe impl Growing for trtllm_executor_stats {
-    const OLDEST_SIZE: usize = 144;
+    const OLDEST_SIZE: usize = 152;
 }
 
-const _: () = assert!(size_of::<trtllm_executor_stats>() == 144);
+const _: () = assert!(size_of::<trtllm_executor_stats>() == 152);
 
 impl From<&ExecutorStats> for trtllm_executor_stats {
     fn from(stats: &ExecutorStats) -> Self {
@@ -162,6 +164,7 @@ impl From<&ExecutorStats> for trtllm_executor_stats {
             kv_blocks_free: stats.kv.free as u64,
             last_step_ns: nanoseconds(stats.last_step),
             busy_ns: nanoseconds(stats.busy),
+            memory_bytes: stats.memory_bytes,
         }
     }
 }
@@ -461,5 +464,24 @@ pub unsafe extern "C" fn trtllm_executor_stats_json(
         let serving = handle::get(executor, "executor")?;
         // SAFETY: as the C contract says.
         unsafe { self::buffer(buffer, capacity, length, TEXT) }?.write_text(&serving.executor.stats().to_json())
+    })
+}
+
+/// The latest steps, 1024 at most and oldest first, as a JSON array: rows, tokens, cache blocks and duration of each.
+///
+/// Ownership: copies into `buffer`, see "Results of unknown size" in trtllm.h. The array may grow between a size query and
+/// the next call: give some room. Thread safety: safe, also inside a callback.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_executor_iterations_json(
+    executor: *const trtllm_executor,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+) -> trtllm_status {
+    boundary("trtllm_executor_iterations_json", || {
+        let serving = handle::get(executor, "executor")?;
+        // SAFETY: as the C contract says.
+        unsafe { self::buffer(buffer, capacity, length, TEXT) }?.write_text(&serving.executor.iterations_json())
     })
 }

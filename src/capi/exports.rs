@@ -68,6 +68,7 @@ fn a_panic_in_any_function_becomes_a_status() {
             executor::trtllm_executor_check_health(_);
             executor::trtllm_executor_get_stats(_, _, _);
             executor::trtllm_executor_stats_json(_, _, _, _);
+            executor::trtllm_executor_iterations_json(_, _, _, _);
             network::trtllm_network_from_checkpoint(_, _);
             network::trtllm_network_destroy(_);
             network::trtllm_network_run_passes(_, _, _);

@@ -20,7 +20,8 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(ledger: Ledger, step: Step) -> Self {
-        let mut core = Self { ledger, step, plan: StepPlan::default(), stats: ExecutorStats::default() };
+        let stats = ExecutorStats { memory_bytes: step.memory_bytes(), ..ExecutorStats::default() };
+        let mut core = Self { ledger, step, plan: StepPlan::default(), stats };
         core.refresh_stats();
         core
     }

@@ -217,6 +217,11 @@ impl Exchange {
         ExecutorStats { requests: state.mail.len(), ..state.stats }
     }
 
+    /// What is remembered of the iterations; it stays remembered.
+    pub(super) fn iterations(&self) -> Vec<IterationStats> {
+        self.state.lock().iterations.iter().copied().collect()
+    }
+
     /// Iterations since the last call, the latest [`ITERATION_HISTORY`] of them.
     pub(super) fn take_iterations(&self) -> Vec<IterationStats> {
         self.state.lock().iterations.drain(..).collect()

@@ -111,6 +111,10 @@ impl Forward for Fake {
         self.limits
     }
 
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     fn vocab_size(&self) -> usize {
         VOCAB
     }

@@ -117,6 +117,13 @@ impl Executor {
         self.exchange.take_iterations()
     }
 
+    /// The latest iterations, oldest first, 1024 at most, as a JSON array; they stay for
+    /// [`Executor::take_iteration_stats`].
+    #[must_use]
+    pub fn iterations_json(&self) -> String {
+        serde_json::to_string(&self.exchange.iterations()).expect("plain numbers have a JSON form")
+    }
+
     /// Whether requests are served.
     ///
     /// # Errors

@@ -90,6 +90,8 @@ pub struct ExecutorStats {
     /// Time spent in steps.
     #[serde(serialize_with = "seconds")]
     pub busy: Duration,
+    /// Bytes of weights (mapped or not), workspace, scratch and KV pools.
+    pub memory_bytes: u64,
 }
 
 /// One iteration of the loop that computed something.

@@ -16,6 +16,11 @@ impl Step {
         Self { model, groups, batch: Batch::default() }
     }
 
+    /// What the model takes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.model.memory_bytes()
+    }
+
     /// Columns of a logit row.
     pub(super) fn vocab_size(&self) -> usize {
         self.model.vocab_size()

@@ -12,6 +12,9 @@ pub trait Forward: Send {
     /// Columns of a logit row.
     fn vocab_size(&self) -> usize;
 
+    /// Bytes of weights, workspace, scratch and KV pools.
+    fn memory_bytes(&self) -> u64;
+
     /// Runs one step: writes K and V of every token of the batch into the blocks its tables name and returns the logits
     /// of `batch.logit_rows`, `[logit_rows, vocab_size]`. A row of NaN is returned as it is: it concerns its request alone.
     ///

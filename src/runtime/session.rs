@@ -15,6 +15,7 @@ pub struct Session {
     logits: Region,
     staging: Vec<f32>,
     limits: Limits,
+    memory_bytes: u64,
     _buffers: Vec<Box<dyn Buffer>>,
     engine: Arc<Engine>,
 }
@@ -27,6 +28,7 @@ impl Session {
     pub fn new(engine: Arc<Engine>, device: Box<dyn Device>, limits: Limits) -> Result<Self> {
         let plan = engine.plan();
         let memory = MemoryPlan::new(plan, &limits)?;
+        let memory_bytes = memory.total().saturating_add(device.scratch_bytes(plan, &limits)) as u64;
         let mut buffers = Vec::with_capacity(plan.weights.len() + plan.kv_groups.len() + 1);
         let mut bindings = Bindings { kv_blocks: limits.kv_blocks, ..Bindings::default() };
         for (index, weight) in plan.weights.iter().enumerate() {
@@ -50,7 +52,7 @@ impl Session {
         let kernels = (0..plan.steps.len())
             .map(|step| device.prepare(plan, step, &bindings, &limits))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { kernels, device, logits, staging: Vec::new(), limits, _buffers: buffers, engine })
+        Ok(Self { kernels, device, logits, staging: Vec::new(), limits, memory_bytes, _buffers: buffers, engine })
     }
 
     /// The engine this session runs.
@@ -76,6 +78,10 @@ fn logits_region(engine: &Engine, bindings: &Bindings) -> Result<Region> {
 impl Forward for Session {
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     fn vocab_size(&self) -> usize {

@@ -323,6 +323,9 @@ static void statistics(trtllm_executor *executor) {
     CHECK(stats.failed == 0 && stats.requests == 0 && stats.running == 0 && stats.waiting == 0);
     CHECK(stats.generated_tokens > 0 && stats.kv_blocks_used == 0 && stats.kv_blocks_free > 0);
     CHECK(stats.busy_ns >= stats.last_step_ns && stats.last_step_ns > 0);
+    CHECK(stats.memory_bytes > 1000000);
+    OK(trtllm_executor_iterations_json(executor, NULL, 0, &length));
+    CHECK(length > 2);
     OK(trtllm_executor_stats_json(executor, json, sizeof json, &length));
     CHECK(strlen(json) == length && json[0] == '{' && strstr(json, "\"completed\"") != NULL);
     FAILS(trtllm_executor_get_stats(executor, 1, &stats), INVALID_ARGUMENT, "`stats_size`: is 1");

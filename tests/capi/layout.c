@@ -111,5 +111,6 @@ int main(void) {
     FIELD(trtllm_executor_stats, kv_blocks_free);
     FIELD(trtllm_executor_stats, last_step_ns);
     FIELD(trtllm_executor_stats, busy_ns);
+    FIELD(trtllm_executor_stats, memory_bytes);
     return 0;
 }
