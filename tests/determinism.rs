@@ -25,13 +25,13 @@ fn requests(count: usize) -> Vec<Request> {
     let mut random = Random(7);
     let prefix = random.tokens(50);
     let mut request = |index: usize| {
-        let mut prompt = if index % 3 == 0 { prefix.clone() } else { Vec::new() };
+        let mut prompt = if index.is_multiple_of(3) { prefix.clone() } else { Vec::new() };
         let own = random.within(1..40);
         prompt.extend(random.tokens(own));
         let mut request = Request::new(Input::Tokens(prompt));
         request.return_generation_logits = true;
         request.return_context_logits = index % 8 == 1;
-        request.stream = index % 2 == 0;
+        request.stream = index.is_multiple_of(2);
         request.sampling.max_tokens = random.within(3..12) as u32;
         request.sampling.ignore_eos = true;
         request.sampling.n = if index % 5 == 4 { 3 } else { 1 };
