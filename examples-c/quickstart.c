@@ -21,16 +21,17 @@ static int32_t show_progress(void *user_data, const char *phase, double fraction
     const char *bar = "##############################";
     int done = (int)(fraction * WIDTH);
     (void)user_data;
-    fprintf(stderr, "\r%-8s [%.*s%*s] %3d %%", phase, done, bar, WIDTH - done, "", (int)(fraction * 100));
+    fprintf(stderr, "\r%-24s [%.*s%*s] %3d %%%s", phase, done, bar, WIDTH - done, "", (int)(fraction * 100),
+            fraction >= 1 ? "\n" : "");
     return 0;
 }
 
-static int generate(trtllm_executor *executor, const char *prompt) {
+static int generate(trtllm_executor *executor, const trtllm_sampling *sampling, const char *prompt) {
     trtllm_response *response;
     trtllm_response_view view;
     uint64_t id;
 
-    TRY(trtllm_executor_submit_text(executor, prompt, NULL, &id));
+    TRY(trtllm_executor_submit_text(executor, prompt, sampling, &id));
     printf("%s", prompt);
     do {
         TRY(trtllm_executor_await(executor, id, TRTLLM_WAIT_FOREVER, &response));
@@ -53,6 +54,7 @@ int main(int argc, char **argv) {
     trtllm_build_config build = TRTLLM_BUILD_CONFIG_INIT;
     trtllm_engine *engine;
     trtllm_executor *executor;
+    trtllm_sampling sampling;
     int failed;
 
     if (argc != 4) {
@@ -62,10 +64,12 @@ int main(int argc, char **argv) {
     TRY(trtllm_check_version(TRTLLM_VERSION_MAJOR, TRTLLM_VERSION_MINOR));
     build.progress = show_progress;
     TRY(trtllm_build(argv[1], argv[2], &build));
-    fprintf(stderr, "\n\n");
+    fprintf(stderr, "\n");
     TRY(trtllm_engine_load(argv[2], NULL, &engine));
     TRY(trtllm_executor_create(engine, NULL, &executor));
-    failed = generate(executor, argv[3]);
+    TRY(trtllm_engine_get_sampling(engine, sizeof sampling, &sampling));
+    sampling.max_tokens = 300;
+    failed = generate(executor, &sampling, argv[3]);
     TRY(trtllm_executor_destroy(executor));
     TRY(trtllm_engine_destroy(engine));
     return failed;
