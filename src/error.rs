@@ -105,6 +105,8 @@ errors! {
     DeviceUnavailable = 404, "DEVICE_UNAVAILABLE", "device {what} is unavailable: {why}";
     /// A thread could not be started.
     ThreadFailed = 405, "THREAD_FAILED", "thread {what} could not be started: {why}";
+    /// The device failed while it was computing; what ran on it is lost, and it is not used again.
+    DeviceLost = 406, "DEVICE_LOST", "device {what} was lost: {why}";
 
     /// The caller cancelled the operation or request.
     Cancelled = 500, "CANCELLED", "{what} was cancelled: {why}";

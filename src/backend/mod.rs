@@ -2,6 +2,7 @@
 //! in order is one forward pass. Backends see plan steps and addresses, never models.
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::engine::{Limits, Plan};
 use crate::error::Result;
