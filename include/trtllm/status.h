@@ -76,6 +76,8 @@ enum trtllm_status
     TRTLLM_STATUS_DEVICE_UNAVAILABLE = 404,
     /** A thread could not be started. */
     TRTLLM_STATUS_THREAD_FAILED = 405,
+    /** The device failed while it was computing: everything that ran on it has ended with this status, and it takes no more. */
+    TRTLLM_STATUS_DEVICE_LOST = 406,
     /** The caller cancelled the operation or request. */
     TRTLLM_STATUS_CANCELLED = 500,
     /** A request ran past its time limit. */

@@ -63,6 +63,8 @@ pub enum trtllm_status {
     DeviceUnavailable = 404,
     /// A thread could not be started.
     ThreadFailed = 405,
+    /// The device failed while it was computing: everything that ran on it has ended with this status, and it takes no more.
+    DeviceLost = 406,
 
     /// The caller cancelled the operation or request.
     Cancelled = 500,
@@ -96,7 +98,7 @@ mirror! {
     InvalidArgument InvalidHandle InvalidState WouldDeadlock BufferTooSmall Timeout
     Io NotFound Corrupt UnsupportedVersion UnsupportedFormat InvalidConfig InvalidCheckpoint InvalidTokenizer InvalidTemplate
     InvalidNetwork Unsupported
-    OutOfMemory BudgetExceeded QueueFull RequestTooLarge DeviceUnavailable ThreadFailed
+    OutOfMemory BudgetExceeded QueueFull RequestTooLarge DeviceUnavailable ThreadFailed DeviceLost
     Cancelled TimeLimit Numeric ShuttingDown
     Internal Panic
 }
@@ -182,6 +184,7 @@ fn name(code: i32) -> &'static CStr {
         403 => c"REQUEST_TOO_LARGE",
         404 => c"DEVICE_UNAVAILABLE",
         405 => c"THREAD_FAILED",
+        406 => c"DEVICE_LOST",
         500 => c"CANCELLED",
         501 => c"TIME_LIMIT",
         502 => c"NUMERIC",
