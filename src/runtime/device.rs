@@ -19,5 +19,6 @@ pub fn open_device(target: Target, threads: usize, isa: Option<&str>) -> Result<
             let isa = isa.map(str::parse::<Isa>).transpose()?;
             Ok(Box::new(CpuDevice::new(CpuConfig { threads, isa })?))
         }
+        Target::Cuda => Err(crate::error::Error::internal("device", "a CUDA engine has no device of this kind")),
     }
 }
