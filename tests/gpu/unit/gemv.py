@@ -38,7 +38,10 @@ def plan(d, **forced):
     if forced:
         budget = forced.pop("budget", PAIR)
         limit = forced.pop("LIMIT", None)
-        t = with_stages(budget, forced.pop("most", 12), **forced)
+        most = forced.pop("most", 12)
+        t = with_stages(budget, most, **forced)
+        if t["STAGES"] == 0:
+            t = with_stages(budget, most, **forced, X_STREAM=None)
         if limit:
             t["LIMIT"] = min(limit, t["STAGES"])
         return t
@@ -59,7 +62,8 @@ def units(d):
 
 
 def compile_one(job):
-    return launch.compile(*job)
+    source, d, arch = job
+    return launch.compile(source, {k: v for k, v in d.items() if k != "blocks"}, arch)
 
 
 class Kernels:
@@ -81,7 +85,7 @@ class Kernels:
         return self.functions[key]
 
     def run(self, gpu, d, args, pdl=False):
-        blocks = min(units(d), 2 * gpu.torch.cuda.get_device_properties(0).multi_processor_count)
+        blocks = min(units(d), d.get("blocks", 2) * gpu.torch.cuda.get_device_properties(0).multi_processor_count)
         gpu.launch(self.get(gpu, d), blocks, 288, args, shared_bytes(d), pdl=pdl)
 
 
@@ -118,10 +122,10 @@ def cases():
 
 
 def tolerance(d):
-    """Frobenius: rounding half_t once is about 2^-9/sqrt(3) = 1.1e-3 (bf16) or an eighth of that; f32 sums of up to 14336 terms in
+    """Frobenius: rounding to half_t once is at most 2^-8 = 3.9e-3 (bf16; 1.7e-3 over many) or an eighth of that (f16); f32 sums of up to 14336 terms in
     the tensor core's truncating adders stay below 3e-5. With NORM an activation in 10^4 may round to its other neighbour."""
     if "OUTPUT_F32" not in d and "RESIDUAL" not in d:
-        return 3e-4 if "ELEMENT_F16" in d else 2e-3
+        return 5e-4 if "ELEMENT_F16" in d else 4e-3
     return 3e-4 if "NORM" in d else 5e-5
 
 
@@ -136,7 +140,7 @@ class Data:
             w = torch.randn(n, k, **on) / k**0.5
             if "WEIGHT_E4M3" in d:
                 # Steep: many subnormals, some saturated.
-                q = (w * k**0.5 * torch.exp2(torch.randint(-10, 8, (n, 1), **on).float())).to(torch.float8_e4m3fn)
+                q = (w * k**0.5 * torch.exp2(torch.randint(-10, 8, (n, 1), **on).float())).clamp(-448, 448).to(torch.float8_e4m3fn)
                 if "SCALE_BLOCK" in d:
                     s = torch.rand((n + 127) // 128, (k + 127) // 128, **on) + 0.1
                     full = s.repeat_interleave(128, 0)[:n].repeat_interleave(128, 1)[:, :k]
@@ -324,9 +328,14 @@ def time_all(gpu, kernels, rows_listed, trials):
     count = chain.head.numel() // 8
     rate = 1e-3 * chain.head.numel() * 2 / launch.median_us(torch, lambda: gpu.launch(read, multiprocessors * 2, 1024, [chain.head, flag, ("u64", count)]))
     print(f"{torch.cuda.get_device_name()}: read-only {rate:.0f} GB/s", flush=True)
-    for e4m3, tuning in trials:
-        plans = chain_plan(1, e4m3, tuning)
-        print(f"chain M=1 {'fp8' if e4m3 else 'bf16'} {tuning}: {chain.step_us(kernels, plans, e4m3, 1, True):.0f} us, floor {step_bytes(e4m3) / rate * 1e-3:.0f}", flush=True)
+    for rows, e4m3, tuning in trials:
+        plans = chain_plan(rows, e4m3, tuning)
+        step = chain.step_us(kernels, plans, e4m3, rows, True, 6)
+        each = [chain.shape_us(kernels, plans, name, e4m3, rows, True) for name in SHAPES]
+        stages = [plans[name]["STAGES"] for name in SHAPES]
+        print(f"M={rows} {'fp8 ' if e4m3 else 'bf16'} {step:6.0f} / {step_bytes(e4m3) / rate * 1e-3:.0f} us", *(f"{u:6.2f}" for u in each), str(tuning).replace("'", "").replace(": None", ""), stages, flush=True)
+    if trials:
+        return
     for e4m3, rows in itertools.product((False, True), rows_listed):
         plans = chain_plan(rows, e4m3)
         times = [chain.step_us(kernels, plans, e4m3, rows, pdl) for pdl in (False, True)]
@@ -350,8 +359,8 @@ def main():
     variants = [d for d, _ in listed + independent]
     extra = []
     if timed:
-        variants += [d for e, r in itertools.product((False, True), rows_listed) for d in chain_plan(r, e).values()]
-        variants += [d for e, t in trials for d in chain_plan(1, e, t).values()]
+        variants += [d for e, r in itertools.product((False, True), [] if trials else rows_listed) for d in chain_plan(r, e).values()]
+        variants += [d for r, e, t in trials for d in chain_plan(r, e, t).values()]
         path = pathlib.Path(tempfile.mkdtemp()) / "read_only.cu"
         path.write_text(READ_ONLY)
         extra = [(path, {}, "sm_90a")]
