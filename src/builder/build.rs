@@ -5,8 +5,10 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use super::kernels;
 use super::lower::{Arithmetic, Content, Lowered, lower};
 use super::pack::{pack_scales, pack_weight};
+use crate::backend::cuda::Arch;
 use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
 use crate::engine::{EngineWriter, ModelInfo, Precision, SectionKind, Target, Text};
 use crate::error::{Error, Result};
@@ -35,6 +37,10 @@ pub struct BuildOptions {
     pub kv_fp8: bool,
     /// With fp8: the layer that makes the logits in e4m3 too.
     pub head_fp8: bool,
+    /// On CUDA: a request's bits depend on nothing but itself.
+    pub invariant: bool,
+    /// Archs whose kernels go into a CUDA engine; none: that of the first device, or sm_90a without one.
+    pub archs: Vec<Arch>,
     /// Names of passes that shall not run.
     pub disabled_passes: Vec<String>,
     /// Most tokens of a request; `None` is what the model was made for, which is also the limit.
@@ -47,6 +53,7 @@ pub enum Phase {
     Read,
     Network,
     Passes,
+    Kernels,
     Weights,
     Write,
 }
@@ -57,6 +64,7 @@ impl fmt::Display for Phase {
             Phase::Read => "reading the checkpoint",
             Phase::Network => "building the network",
             Phase::Passes => "optimising",
+            Phase::Kernels => "compiling kernels",
             Phase::Weights => "packing weights",
             Phase::Write => "writing the engine",
         })
@@ -94,11 +102,21 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
     let lowered = lower_graph(&graph, &input, options)?;
     report(Phase::Passes, 1.0)?;
 
+    let kernels = match lowered.plan.target {
+        Target::Cpu => None,
+        Target::Cuda => {
+            report(Phase::Kernels, 0.0)?;
+            let kernels = kernels::compile(&lowered.plan, &options.archs)?;
+            report(Phase::Kernels, 1.0)?;
+            Some(kernels)
+        }
+    };
     let (writer, lowered) = pack_weights(lowered, &input, output, &mut |fraction| report(Phase::Weights, fraction))?;
 
     report(Phase::Write, 0.0)?;
     lowered.plan.validate().map_err(|error| Error::internal("builder", error.to_string()))?;
-    writer.finish(&lowered.plan, &input.texts())?;
+    let kernels = kernels.iter().map(|bytes| (SectionKind::Kernels, bytes.as_slice()));
+    writer.finish(&lowered.plan, &input.texts().into_iter().chain(kernels).collect::<Vec<_>>())?;
     // The file is there: a wish to cancel comes too late.
     let _ = report(Phase::Write, 1.0);
     Ok(())
@@ -113,7 +131,9 @@ fn lower_graph(graph: &Graph, input: &Input, options: &BuildOptions) -> Result<L
         Some(DType::F16 | DType::BF16) => Precision::Bf16,
         _ => Precision::F32,
     });
-    lower(graph, model_info(&input.config, options)?, arithmetic(options, precision)?)
+    let mut lowered = lower(graph, model_info(&input.config, options)?, arithmetic(options, precision)?)?;
+    lowered.plan.invariant = options.invariant;
+    Ok(lowered)
 }
 
 fn arithmetic(options: &BuildOptions, precision: Precision) -> Result<Arithmetic> {

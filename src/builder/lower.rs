@@ -82,7 +82,7 @@ pub(super) fn lower(graph: &Graph, model: ModelInfo, arithmetic: Arithmetic) -> 
     let (weights, contents) = place_weights(graph, &weights);
     let kv_groups = kv_groups(graph, arithmetic.kv);
     let Arithmetic { target, precision, .. } = arithmetic;
-    let plan = Plan { target, precision, model, values, slots, weights, kv_groups, steps, outputs };
+    let plan = Plan { target, precision, invariant: false, model, values, slots, weights, kv_groups, steps, outputs };
     Ok(Lowered { plan, contents })
 }
 

@@ -1,6 +1,7 @@
 //! From a checkpoint to an engine file: lowers the optimised graph to a plan, plans memory, packs weights.
 
 mod build;
+mod kernels;
 mod lower;
 mod memory;
 mod pack;

@@ -7,7 +7,7 @@ mod memory;
 mod session;
 
 pub use crate::backend::{Batch, BatchRow};
-pub use device::open_device;
+pub use device::{DeviceOptions, OpenDevice, open_device};
 pub use forward::Forward;
 pub use memory::MemoryPlan;
 pub use session::Session;

@@ -35,7 +35,7 @@ fn build(checkpoint: &str, path: &Path, precision: Precision, disabled_passes: &
     let options = BuildOptions {
         precision: Some(precision),
         disabled_passes: disabled_passes.iter().map(ToString::to_string).collect(),
-        max_positions: None,
+        ..BuildOptions::default()
     };
     let source = Source::Checkpoint(tests_path(checkpoint));
     builder::build(&source, path, &options, &mut |_, _| ControlFlow::Continue(())).expect("the checkpoint builds");
@@ -43,7 +43,7 @@ fn build(checkpoint: &str, path: &Path, precision: Precision, disabled_passes: &
 
 /// A session for one request of up to `tokens` tokens on `threads` threads.
 pub fn session(engine: &Arc<Engine>, tokens: usize, threads: usize, isa: Option<&str>) -> Session {
-    let device = open_device(engine.plan().target, threads, isa).expect("the CPU opens");
+    let device = open_device(threads, isa).expect("the CPU opens");
     let kv_blocks = tokens.div_ceil(BLOCK_TOKENS);
     let limits = Limits { tokens, logit_rows: tokens, rows: 1, kv_blocks };
     Session::new(Arc::clone(engine), device, limits).expect("the session fits")

@@ -65,13 +65,19 @@ pub(super) struct Bound {
     count: Count,
     /// Arguments that are row counts.
     open: Vec<(usize, Count)>,
+    only_with_tiles: bool,
 }
 
 impl Bound {
+    /// Rows of a step that it runs over.
+    pub(super) fn rows(&self, counts: &Counts) -> u32 {
+        counts.of(self.count)
+    }
+
     /// The launch for a step; `None` when it has no rows.
     pub(super) fn of(&mut self, counts: &Counts, dependent: bool) -> Option<&Launch> {
         let rows = counts.of(self.count);
-        if rows == 0 {
+        if rows == 0 || (self.only_with_tiles && counts.tiles == 0) {
             return None;
         }
         for (index, count) in &self.open {
@@ -110,7 +116,7 @@ impl Binder<'_> {
             dependent: false,
             arguments,
         };
-        Ok(Bound { launch, grid: call.grid, count: call.count, open: open.collect() })
+        Ok(Bound { launch, grid: call.grid, count: call.count, open: open.collect(), only_with_tiles: call.only_with_tiles })
     }
 
     /// Where an operand's first element lies.

@@ -103,11 +103,13 @@ pub(super) struct Call {
     /// Bytes of [`Shared::Partial`] and words of [`Shared::Counters`] for the largest row count.
     pub(super) partial_bytes: usize,
     pub(super) counters: usize,
+    /// Left out of steps whose rows all have one token.
+    pub(super) only_with_tiles: bool,
 }
 
 impl Call {
     pub(super) fn new(spec: KernelSpec, block: u32, grid: Grid, count: Count, args: Vec<Arg>) -> Self {
-        Self { spec, block, shared: 0, cluster: 1, grid, count, args, partial_bytes: 0, counters: 0 }
+        Self { spec, block, shared: 0, cluster: 1, grid, count, args, partial_bytes: 0, counters: 0, only_with_tiles: false }
     }
 
     pub(super) fn shared(mut self, bytes: u32) -> Self {

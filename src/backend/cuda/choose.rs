@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::attention::Attend;
-use super::call::{Call, Count};
+use super::call::Call;
 use super::kernel::KernelSpec;
 use super::linear::{Layer, MOST_STREAMED};
 use super::rowwise::Rowwise;
@@ -68,11 +68,11 @@ fn calls(plan: &Plan, limits: &Limits, target: &CudaTarget, work: &Work, tokens:
             let form = |rows: usize| (rows, layer.call(target, layer.tactic(target, rows)));
             match linear.out.rows {
                 Rows::Tokens => vec![vec![form(tokens)]],
-                Rows::LogitRows => vec![sizes(limits.logit_rows).into_iter().map(form).collect()],
+                Rows::LogitRows => vec![sizes(limits.logit_rows.min(tokens)).into_iter().map(form).collect()],
             }
         }
         Work::Attention(attention) => attend.calls(attention, tokens).into_iter().map(|c| vec![(usize::MAX, c)]).collect(),
-        Work::Append { spec, k, v } => one(attend.append(spec, None, *k, *v, None, Count::Tokens)),
+        Work::Append { spec, k, v } => one(attend.append(spec, None, *k, *v, None)),
         other => one(rowwise.call(other)),
     }
 }

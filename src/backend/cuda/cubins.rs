@@ -42,10 +42,20 @@ pub struct CubinStore {
 }
 
 impl CubinStore {
-    /// A store with the code of an engine.
-    #[must_use]
-    pub fn new(stored: Vec<(u128, Vec<u8>)>, archs: Vec<Arch>) -> Self {
-        Self { stored: stored.into_iter().map(|(key, cubin)| (key, cubin.into())).collect(), archs }
+    /// A store with the code in an engine's section.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn new(section: &[u8]) -> Result<Self> {
+        let corrupt = || Error::Corrupt { what: "kernels".into(), why: "the section ends inside an entry".into() };
+        let mut store = Self::default();
+        for (key, arch, cubin) in unpack_cubins(section).ok_or_else(corrupt)? {
+            if !store.archs.contains(&arch) {
+                store.archs.push(arch);
+            }
+            store.stored.insert(key, cubin.into());
+        }
+        Ok(store)
     }
 
     /// The code of a kernel.
@@ -70,6 +80,36 @@ impl CubinStore {
             other => other,
         }
     }
+}
+
+/// Compiled kernels as the bytes of an engine's section: for each its key, arch, length and code.
+#[must_use]
+pub fn pack_cubins(cubins: &[(u128, Arch, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (key, arch, cubin) in cubins {
+        bytes.extend_from_slice(&key.to_le_bytes());
+        bytes.extend_from_slice(&u64::from(arch.number()).to_le_bytes());
+        bytes.extend_from_slice(&(cubin.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(cubin);
+    }
+    bytes
+}
+
+/// What [`pack_cubins`] made of them.
+fn unpack_cubins(mut bytes: &[u8]) -> Option<Vec<(u128, Arch, Vec<u8>)>> {
+    let mut cubins = Vec::new();
+    while !bytes.is_empty() {
+        let (key, rest) = bytes.split_first_chunk::<16>()?;
+        let (arch, rest) = rest.split_first_chunk::<8>()?;
+        let (length, rest) = rest.split_first_chunk::<8>()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= rest.len())?;
+        let number = u32::try_from(u64::from_le_bytes(*arch)).ok()?;
+        let (cubin, rest) = rest.split_at(length);
+        let arch = Arch { major: number / 10, minor: number % 10 };
+        cubins.push((u128::from_le_bytes(*key), arch, cubin.to_vec()));
+        bytes = rest;
+    }
+    Some(cubins)
 }
 
 /// Compiles every kernel on `threads` threads, using the disk cache.

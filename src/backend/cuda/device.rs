@@ -1,10 +1,10 @@
 //! A CUDA device, and a plan loaded on it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::call::{Count, Shared};
-use super::choose::{classes, half};
+use super::attention::tile_tokens;
+use super::call::Shared;
+use super::choose::classes;
 use super::cubins::CubinStore;
 use super::driver::{Driver, Event, Graph};
 use super::memory::PinnedMemory;
@@ -12,10 +12,9 @@ use super::program::{Resident, Sizes};
 use super::real::RealDriver;
 use super::step::{Counts, Layout, SampleSizes};
 use super::target::CudaTarget;
-use super::attention::TILE_TOKENS;
 use crate::backend::Batch;
 use crate::engine::{BLOCK_TOKENS, Engine, Limits, Plan};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// One GPU.
 pub struct CudaDevice {
@@ -75,9 +74,8 @@ impl CudaDevice {
         let plan = engine.plan();
         let target = self.target(plan);
         let classes = classes(plan, &limits, &target);
-        let (cubins, archs) = engine.cubins();
-        let cubins = CubinStore::new(cubins, archs);
-        let resident = Resident::new(&self.driver, engine, &limits, &classes, layout(plan, &limits), &[], &cubins)?;
+        let cubins = CubinStore::new(engine.kernels().unwrap_or_default())?;
+        let resident = Resident::new(&self.driver, engine, &limits, &classes, layout(plan, &limits), &[(Shared::Sampled, 4 * limits.rows)], &cubins)?;
         CudaProgram::new(Arc::clone(&self.driver), plan, target, limits, resident)
     }
 }
@@ -87,7 +85,7 @@ fn layout(plan: &Plan, limits: &Limits) -> Layout {
     // Rows share blocks only by prefix, so that their tables together can be longer than the pool.
     let entries = plan.kv_groups.len() * limits.rows * blocks.min(limits.kv_blocks.max(1));
     let samples = SampleSizes { row: 0, adjustment: 0, adjustments: 0 };
-    Layout::new(*limits, plan.kv_groups.len(), TILE_TOKENS, entries, samples)
+    Layout::new(*limits, plan.kv_groups.len(), tile_tokens(plan), entries, samples)
 }
 
 /// A plan on a device, ready for steps.

@@ -1,13 +1,17 @@
 //! Which kernel computes a linear layer, and how it is called.
 
-use super::call::{Arg, Call, Count, Grid, Shared};
-use super::driver::{Arch, MapElement};
+use super::call::{Arg, Call, Count, Grid};
 use super::kernel::KernelSpec;
-use super::work::{Linear, Operand};
+use super::rowwise::{element, float};
 use super::target::CudaTarget;
+use super::work::Linear;
 use crate::engine::{Plan, Rows, WeightSpec};
 use crate::types::{Activation, DType};
 
+/// Elements of `x` that a streaming block keeps in shared memory; more of them travel beside the weights.
+const X_RESIDENT: usize = 16 << 10;
+/// Shared memory that a block loses to the system.
+const RESERVED: usize = 2 << 10;
 /// Most rows that the streaming kernel takes.
 pub(super) const MOST_STREAMED: usize = 16;
 
@@ -20,8 +24,6 @@ pub(super) enum Tactic {
     Gemv { rows: usize, tiles: usize, chunk: usize, stages: usize, streams_x: bool },
     /// Tensor cores by `mma.sync`, on every arch.
     Mma { tile_rows: usize, tile_columns: usize, stages: usize },
-    /// Tensor cores by `wgmma`, operands by the copy engine.
-    Wgmma { tile_rows: usize, tile_columns: usize, stages: usize, split: usize },
 }
 
 /// Numbers by which kernels know an activation.
@@ -41,12 +43,13 @@ pub(super) struct Layer<'a> {
     weight: &'a WeightSpec,
     n: usize,
     k: usize,
+    half: DType,
 }
 
 impl<'a> Layer<'a> {
-    pub(super) fn new(plan: &'a Plan, linear: &'a Linear) -> Self {
+    pub(super) fn new(plan: &'a Plan, linear: &'a Linear, half: DType) -> Self {
         let weight = &plan.weights[linear.weights[0]];
-        Self { linear, weight, n: linear.out.columns, k: linear.x.columns }
+        Self { linear, weight, n: linear.out.columns, k: linear.x.columns, half }
     }
 
     fn gated(&self) -> bool {
@@ -74,11 +77,7 @@ impl<'a> Layer<'a> {
         if rows <= MOST_STREAMED && !target.invariant {
             return self.gemv(target, rows.next_power_of_two());
         }
-        let mixed = self.is_e4m3() && self.linear.x_scale.is_none();
-        match target.arch.has_wgmma() && !mixed && !target.invariant {
-            true => self.wgmma(rows),
-            false => mma(rows, target.invariant),
-        }
+        mma(rows, target.invariant)
     }
 
     /// As many stages as let exactly two blocks share a multiprocessor.
@@ -127,9 +126,76 @@ impl<'a> Layer<'a> {
                 call
             }
             Tactic::Mma { tile_rows, tile_columns, stages } => self.mma(target, count, tile_rows, tile_columns, stages),
-            Tactic::Wgmma { tile_rows, tile_columns, stages, split } => {
-                self.wgmma_call(target, count, tile_rows, tile_columns, stages, split)
-            }
         }
+    }
+
+    fn generic_grid(&self) -> Grid {
+        Grid::Y { x: self.n.div_ceil(8) as u32, per: 1 }
+    }
+
+    fn mma(&self, target: &CudaTarget, count: Count, rows: usize, columns: usize, stages: usize) -> Call {
+        let outputs = if self.gated() { columns / 2 } else { columns };
+        let (warps_m, warps_n) = if rows * columns >= 128 * 128 { (2, 4) } else { (2, 2) };
+        let grid = Grid::Y { x: self.n.div_ceil(outputs) as u32, per: rows as u32 };
+        let shared = stages * (rows * 128 + columns * if self.is_e4m3() { 80 } else { 128 });
+        let block = 32 * warps_m * warps_n;
+        let mut call = self.plain(target, "linear/mma_gemm.cu", count, grid, block, shared as u32);
+        call.spec = call
+            .spec
+            .define("BM", rows)
+            .define("BN", columns)
+            .define("STAGES", stages)
+            .define("WARPS_M", warps_m)
+            .define("WARPS_N", warps_n);
+        call
+    }
+
+    /// A call of a kernel with the arguments that all but the wgmma kernel share.
+    fn plain(&self, _: &CudaTarget, source: &'static str, count: Count, grid: Grid, block: u32, shared: u32) -> Call {
+        let linear = self.linear;
+        let weight = |index: usize| linear.weights.get(index).map_or(Arg::Null, |weight| Arg::Weight(*weight));
+        let scale = |index: usize| match linear.weights.get(index) {
+            Some(weight) if self.is_e4m3() => Arg::Scale(*weight),
+            _ => Arg::Null,
+        };
+        let bias = |index: usize| linear.biases.get(index).map_or(Arg::Null, |bias| Arg::Weight(*bias));
+        let args = vec![
+            Arg::Buffer(linear.out),
+            Arg::Buffer(linear.x),
+            weight(0),
+            weight(1),
+            scale(0),
+            scale(1),
+            bias(0),
+            bias(1),
+            linear.residual.map_or(Arg::Null, Arg::Buffer),
+            linear.norm.map_or(Arg::Null, |norm| Arg::Weight(norm.gain)),
+            Arg::Count(count),
+            Arg::U32(linear.x.stride as u32),
+        ];
+        Call::new(self.spec(source), block, grid, count, args).shared(shared)
+    }
+
+    fn spec(&self, source: &'static str) -> KernelSpec {
+        let linear = self.linear;
+        element(KernelSpec::new(source, "linear"), self.half)
+            .define("N", self.n)
+            .define("K", self.k)
+            .define("ACTIVATION", activation_number(linear.activation))
+            .define_if(self.is_e4m3(), "WEIGHT_E4M3", "")
+            .define_if(linear.out.dtype == DType::F32, "OUTPUT_F32", "")
+            .define_if(!linear.biases.is_empty(), "BIAS", "")
+            .define_if(self.gated(), "GATED", "")
+            .define_if(linear.residual.is_some(), "RESIDUAL", "")
+            .define_if(linear.norm.is_some(), "NORM", "")
+            .define_if(linear.norm.is_some(), "NORM_EPS", linear.norm.map_or(String::new(), |norm| float(norm.eps)))
+    }
+}
+
+/// Tiles of the portable kernel by row count; one tile for all rows where the order of sums must not change.
+fn mma(rows: usize, invariant: bool) -> Tactic {
+    match rows {
+        65.. if !invariant => Tactic::Mma { tile_rows: 128, tile_columns: 128, stages: 3 },
+        _ => Tactic::Mma { tile_rows: 64, tile_columns: 64, stages: 4 },
     }
 }

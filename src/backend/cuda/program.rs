@@ -5,14 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bind::{Binder, Bound, Modules, Places};
-use super::call::{Arg, Call, Count, Shared};
+use super::call::{Call, Shared};
 use super::choose::{Class, classes};
 use super::cubins::CubinStore;
-use super::driver::{Address, Driver, Graph};
+use super::driver::{Address, Driver};
 use super::memory::DeviceMemory;
 use super::step::{Counts, Layout};
-use super::target::CudaTarget;
-use super::workspace::Workspace;
 use crate::engine::{Engine, Limits, Plan};
 use crate::error::{Error, Result};
 

@@ -96,7 +96,7 @@ impl Rowwise {
 
     fn norm(&self, norm: &Norm) -> Call {
         let spec = self
-            .spec("rowwise/norm.cu", "norm")
+            .spec("rowwise/norm.cu", "row_norm")
             .define("COLUMNS", norm.x.columns)
             .define("EPS", float(norm.eps))
             .define_if(norm.layer, "LAYER", "")

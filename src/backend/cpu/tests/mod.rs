@@ -86,6 +86,7 @@ impl Case {
         let plan = Plan {
             target: Target::Cpu,
             precision: Precision::F32,
+            invariant: false,
             model,
             values: vec![],
             slots: vec![],
