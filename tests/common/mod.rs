@@ -41,6 +41,14 @@ fn build(checkpoint: &str, path: &Path, precision: Precision, disabled_passes: &
     builder::build(&source, path, &options, &mut |_, _| ControlFlow::Continue(())).expect("the checkpoint builds");
 }
 
+/// The engine of any source, built with any options.
+pub fn engine_of(source: &Source, options: &BuildOptions) -> Arc<Engine> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.engine");
+    builder::build(source, &path, options, &mut |_, _| ControlFlow::Continue(())).expect("the engine builds");
+    Arc::new(Engine::open(&path, LoadMode::Read, &mut |_| ControlFlow::Continue(())).expect("the engine opens"))
+}
+
 /// A session for one request of up to `tokens` tokens on `threads` threads.
 pub fn session(engine: &Arc<Engine>, tokens: usize, threads: usize, isa: Option<&str>) -> Session {
     let device = open_device(threads, isa).expect("the CPU opens");
@@ -51,8 +59,13 @@ pub fn session(engine: &Arc<Engine>, tokens: usize, threads: usize, isa: Option<
 
 /// Logits after every token of one request, prefilled in pieces of the given lengths.
 pub fn logits(session: &mut Session, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
-    assert_eq!(pieces.iter().sum::<usize>(), tokens.len());
     let groups = session.engine().plan().kv_groups.len();
+    logits_of(session, groups, tokens, pieces)
+}
+
+/// The same for any model with `groups` KV groups.
+pub fn logits_of(model: &mut dyn Forward, groups: usize, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
+    assert_eq!(pieces.iter().sum::<usize>(), tokens.len());
     let blocks = u32::try_from(tokens.len().div_ceil(BLOCK_TOKENS)).expect("a short request");
     let (mut all, mut context) = (Vec::new(), 0);
     for piece in pieces {
@@ -65,7 +78,7 @@ pub fn logits(session: &mut Session, tokens: &[u32], pieces: &[usize]) -> Vec<f3
             table_starts: (0..=groups).map(|g| g * blocks as usize).collect(),
             logit_rows: (0..*piece as u32).collect(),
         };
-        all.extend_from_slice(session.forward(&batch).expect("the batch is valid"));
+        all.extend_from_slice(model.forward(&batch).expect("the batch is valid"));
         context = end;
     }
     all
