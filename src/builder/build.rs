@@ -10,7 +10,7 @@ use super::lower::{Arithmetic, Content, Lowered, lower};
 use super::pack::{pack_scales, pack_weight};
 use crate::backend::cuda::Arch;
 use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
-use crate::engine::{EngineWriter, ModelInfo, Precision, SectionKind, Target, Text};
+use crate::engine::{EngineWriter, ModelInfo, Plan, Precision, SectionKind, Target, Text};
 use crate::error::{Error, Result};
 use crate::models;
 use crate::network::Graph;
@@ -120,6 +120,17 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
     // The file is there: a wish to cancel comes too late.
     let _ = report(Phase::Write, 1.0);
     Ok(())
+}
+
+/// The plan that [`build`] would make, without packing a weight: its checksums are empty.
+///
+/// # Errors
+/// As [`build`].
+pub fn plan(source: &Source, options: &BuildOptions) -> Result<Plan> {
+    let input = Input::open(source)?;
+    let mut graph = models::build(&input.config, &|name: &str| input.weights.shape(name))?;
+    passes::run(&mut graph, pass_set(options)?)?;
+    Ok(lower_graph(&graph, &input, options)?.plan)
 }
 
 fn pass_set(options: &BuildOptions) -> Result<PassSet> {

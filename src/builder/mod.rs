@@ -10,4 +10,4 @@ mod recipe;
 #[cfg(test)]
 mod tests;
 
-pub use build::{BuildOptions, Phase, Source, build};
+pub use build::{BuildOptions, Phase, Source, build, plan};

@@ -13,6 +13,20 @@ const TILE_QUERIES: usize = 128;
 /// Most heads for one kv head that the decode kernel takes.
 pub(super) const MOST_GROUP: usize = 16;
 
+/// Whether the tensor-core kernels take such heads.
+fn is_regular(spec: &AttentionSpec) -> bool {
+    spec.head_dim.is_multiple_of(32) && spec.head_dim <= 256 && spec.heads / spec.kv_heads.max(1) <= MOST_GROUP
+}
+
+/// Whether every row of a step is cut into tiles: there is no kernel for rows of one token, or it must not be used.
+pub(super) fn tiles_only(plan: &Plan) -> bool {
+    let irregular = |step: &crate::engine::Step| match &step.op {
+        Op::Attention(spec) | Op::FusedAttention { attention: spec, .. } => !is_regular(spec),
+        _ => false,
+    };
+    plan.invariant || plan.steps.iter().any(irregular)
+}
+
 /// Tokens of a query tile, one figure for all layers of a plan.
 pub(super) fn tile_tokens(plan: &Plan) -> usize {
     let group = |step: &crate::engine::Step| match &step.op {
@@ -40,7 +54,7 @@ impl Attend<'_> {
             append.only_with_tiles = true;
             calls.push(append);
         }
-        if !self.target.invariant {
+        if !tiles_only(self.plan) {
             calls.push(self.decode(attention, tokens));
         }
         calls.push(self.prefill(attention));
@@ -114,12 +128,13 @@ impl Attend<'_> {
             Arg::Input(Input::Tiles),
             Arg::Count(Count::Tiles),
         ];
-        let keys = if spec.head_dim > 128 { 32 } else { 64 };
-        let kernel = self
-            .spec("attention/prefill.cu", "prefill", spec, attention.rope)
-            .define("Q_TOKENS", tile_tokens(self.plan));
-        Call::new(kernel, 256, Grid::X { per: 1, y: spec.kv_heads as u32 }, Count::Tiles, args)
-            .shared((4 * keys * spec.head_dim * 2) as u32)
+        let (source, entry, shared) = match is_regular(spec) {
+            true => ("attention/prefill.cu", "prefill", 8 * spec.head_dim * if spec.head_dim > 128 { 32 } else { 64 }),
+            false => ("attention/generic.cu", "attend", 0),
+        };
+        let kernel = self.spec(source, entry, spec, attention.rope).define("Q_TOKENS", tile_tokens(self.plan));
+        let grid = Grid::X { per: 1, y: spec.kv_heads as u32 };
+        Call::new(kernel, 256, grid, Count::Tiles, args).shared(shared as u32)
     }
 
     fn spec(&self, source: &'static str, entry: &'static str, spec: &AttentionSpec, rope: Option<RopeSpec>) -> KernelSpec {

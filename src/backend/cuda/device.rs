@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attention::tile_tokens;
+use super::attention::{tile_tokens, tiles_only};
 use super::call::Shared;
 use super::choose::classes;
 use super::cubins::CubinStore;
@@ -76,7 +76,7 @@ impl CudaDevice {
         let classes = classes(plan, &limits, &target);
         let cubins = CubinStore::new(engine.kernels().unwrap_or_default())?;
         let resident = Resident::new(&self.driver, engine, &limits, &classes, layout(plan, &limits), &[(Shared::Sampled, 4 * limits.rows)], &cubins)?;
-        CudaProgram::new(Arc::clone(&self.driver), plan, target, limits, resident)
+        CudaProgram::new(Arc::clone(&self.driver), plan, limits, resident)
     }
 }
 
@@ -99,14 +99,13 @@ pub struct CudaProgram {
     done: Event,
     limits: Limits,
     vocab: usize,
-    invariant: bool,
+    tiles_only: bool,
 }
 
 impl CudaProgram {
     fn new(
         driver: Arc<dyn Driver>,
         plan: &Plan,
-        target: CudaTarget,
         limits: Limits,
         resident: Resident,
     ) -> Result<Self> {
@@ -114,8 +113,8 @@ impl CudaProgram {
         let logits = PinnedMemory::new(&driver, limits.logit_rows * plan.model.vocab_size * 4, "logits")?;
         let done = driver.event(false)?;
         let vocab = plan.model.vocab_size;
-        let invariant = target.invariant;
-        let mut program = Self { driver, resident, graphs: Vec::new(), input, logits, done, limits, vocab, invariant };
+        let tiles_only = tiles_only(plan);
+        let mut program = Self { driver, resident, graphs: Vec::new(), input, logits, done, limits, vocab, tiles_only };
         program.capture()?;
         Ok(program)
     }
@@ -133,7 +132,7 @@ impl CudaProgram {
 
     /// One graph for each bucket of decode rows, whose launches do not depend on how long the contexts are.
     fn capture(&mut self) -> Result<()> {
-        if self.invariant {
+        if self.tiles_only {
             return Ok(());
         }
         for rows in buckets(self.limits.rows.min(self.limits.tokens).min(self.limits.logit_rows)) {
@@ -160,7 +159,7 @@ impl CudaProgram {
         let graph = self.graph(batch);
         let padded = graph.map_or(0, |(rows, _)| rows);
         // SAFETY: the block is as large as the layout says and the last step has passed it; the batch was checked.
-        let counts = unsafe { self.resident.layout.fill(self.input.pointer, batch, padded, self.invariant) };
+        let counts = unsafe { self.resident.layout.fill(self.input.pointer, batch, padded, self.tiles_only) };
         // SAFETY: the pinned block stays as it is until the event below has passed.
         unsafe { self.driver.upload(self.resident.input.address, self.input.pointer, counts.bytes)? };
         let driver = Arc::clone(&self.driver);
