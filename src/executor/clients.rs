@@ -52,7 +52,16 @@ fn status<T: std::fmt::Debug>(result: crate::Result<T>) -> Status {
 
 #[test]
 fn clients_on_many_threads_get_what_they_would_alone() {
-    let executor = executor(fake(24), ExecutorConfig::default());
+    serve_many(fake(24));
+}
+
+#[test]
+fn clients_on_many_threads_get_the_same_of_a_device_that_works_ahead() {
+    serve_many(fake(24).ahead(9));
+}
+
+fn serve_many(fake: Fake) {
+    let executor = executor(fake, ExecutorConfig::default());
     thread::scope(|scope| {
         for client in 0..4u32 {
             let executor = &executor;
@@ -266,25 +275,40 @@ fn shutdown_wakes_who_waits_for_anything() {
     });
 }
 
-#[test]
-fn a_panic_in_the_loop_ends_every_request() {
-    let broken = Fake { faults: Faults { panic_at: Some(200), error_at: None }, ..slow() };
+/// Each way for a model to end the loop, with and without a step in flight behind it.
+fn fatal(faults: Faults) -> [Fake; 4] {
+    let faulty = |late| Fake { faults: Faults { late, ..faults }, ..slow() };
+    [faulty(false), faulty(true), faulty(false).ahead(100), faulty(true).ahead(100)]
+}
+
+/// Every request of a broken executor ends with `expected`, and so does whatever comes later.
+fn ends_with(broken: Fake, expected: Status) {
     let executor = executor(broken, ExecutorConfig { max_batch_size: 1, ..ExecutorConfig::default() });
     let ids = [(); 3].map(|()| executor.submit(endless()).unwrap());
     for id in ids {
         let responses = await_end(&executor, id);
         let end = responses.last().unwrap();
-        assert_eq!((end.finish, end.error.as_ref().unwrap().status()), (Some(FinishReason::Error), Status::Panic));
+        assert_eq!((end.finish, end.error.as_ref().unwrap().status()), (Some(FinishReason::Error), expected));
     }
-    assert_eq!((status(executor.health()), status(executor.submit(request(&[1], 1)))), (Status::Panic, Status::Panic));
-    assert_eq!(status(executor.await_responses(None, None, 1)), Status::Panic);
+    assert_eq!((status(executor.health()), status(executor.submit(request(&[1], 1)))), (expected, expected));
+    assert_eq!(status(executor.await_responses(None, None, 1)), expected);
     executor.shutdown().unwrap();
+}
+
+#[test]
+fn a_panic_in_the_loop_ends_every_request() {
+    fatal(Faults { panic_at: Some(200), ..Faults::default() }).map(|fake| ends_with(fake, Status::Panic));
+}
+
+#[test]
+fn a_lost_device_ends_every_request() {
+    fatal(Faults { lost_at: Some(200), ..Faults::default() }).map(|fake| ends_with(fake, Status::DeviceLost));
 }
 
 #[test]
 fn a_failing_step_shows_in_health_until_one_succeeds() {
     let mut broken = fake(40);
-    broken.faults = Faults { panic_at: None, error_at: Some(1) };
+    broken.faults = Faults { error_at: Some(1), ..Faults::default() };
     let executor = executor(broken, ExecutorConfig::default());
     let id = executor.submit(request(&[1], 9)).unwrap();
     assert_eq!(await_end(&executor, id).last().unwrap().error.as_ref().unwrap().status(), Status::Internal);

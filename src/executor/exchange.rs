@@ -147,17 +147,16 @@ impl Exchange {
     /// Takes an iteration's results and wakes who waits for them.
     pub(super) fn publish(&self, report: Report) {
         let mut state = self.state.lock();
-        state.stats = report.stats;
-        state.record(report.outcome);
-        if !report.responses.is_empty() {
-            report.responses.drain(..).for_each(|response| state.mail.put(response));
+        if state.take(report) {
             self.wake(state);
         }
     }
 
-    /// The loop ends, with `broken` not as it was told to. Every request that has no last response gets it.
-    pub(super) fn close(&self, broken: Option<Error>) {
+    /// The loop ends after this report, with `broken` not as it was told to. Every request that has no last response gets
+    /// it; nobody sees that response before the executor says that it is closed.
+    pub(super) fn close(&self, report: Option<Report>, broken: Option<Error>) {
         let mut state = self.state.lock();
+        report.into_iter().for_each(|report| drop(state.take(report)));
         state.phase = Phase::Closed;
         let finish = if broken.is_some() { FinishReason::Error } else { FinishReason::Cancelled };
         for id in state.mail.unfinished() {
@@ -241,6 +240,15 @@ impl State {
             (None, Phase::Open) => Ok(()),
             (None, _) => Err(Error::ShuttingDown { what: "executor".into(), why: "shutdown was called".into() }),
         }
+    }
+
+    /// Keeps what a report says; true if it has responses.
+    fn take(&mut self, report: Report) -> bool {
+        self.stats = report.stats;
+        self.record(report.outcome);
+        let speaks = !report.responses.is_empty();
+        report.responses.drain(..).for_each(|response| self.mail.put(response));
+        speaks
     }
 
     fn record(&mut self, outcome: Result<Option<IterationStats>>) {

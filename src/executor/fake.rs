@@ -1,15 +1,15 @@
 //! A model for tests whose logits are a hash of what its cache holds where the block tables point: a wrong table, a
 //! stale block or a wrong position changes the output. Beside it the same answers computed from plain tokens.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::engine::{Limits, ModelInfo};
 use crate::error::{Error, Result};
 use crate::executor::{ExecutorConfig, ExecutorParts, RequestId};
 use crate::kv::GroupSpec;
-use crate::runtime::{Batch, Forward, StepOutput};
-use crate::sampling::{Sampler, SamplingParams, Scratch};
+use crate::runtime::{Batch, Forward, SampleFault, StepOutput};
+use crate::sampling::{Sampler, SamplingParams, Scratch, draw};
 use crate::text::Tokenizer;
 
 pub(super) const VOCAB: usize = 24;
@@ -17,11 +17,35 @@ pub(super) const EOS: u32 = 23;
 /// A token whose cache content is NaN.
 pub(super) const POISON: u32 = 22;
 
-/// What a test model does wrong, by number of the call.
+/// What a test model does wrong, by number of the launch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Faults {
     pub(super) error_at: Option<usize>,
+    pub(super) lost_at: Option<usize>,
     pub(super) panic_at: Option<usize>,
+    /// They turn up when the step is collected.
+    pub(super) late: bool,
+}
+
+impl Faults {
+    fn of(&self, call: usize) -> Result<()> {
+        assert!(Some(call) != self.panic_at, "the model panics at call {call}");
+        if Some(call) == self.error_at {
+            return Err(Error::internal("model", "fails at this call"));
+        }
+        if Some(call) == self.lost_at {
+            return Err(Error::DeviceLost { what: "fake".into(), why: "it fell off at this call".into() });
+        }
+        Ok(())
+    }
+}
+
+/// What a step of a test model gives.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Given {
+    call: usize,
+    sampled: Vec<Result<u32, SampleFault>>,
+    logits: Vec<f32>,
 }
 
 #[derive(Debug, Clone)]
@@ -35,7 +59,13 @@ pub(super) struct Fake {
     pub(super) calls: usize,
     /// By group, block and token of the block.
     pub(super) memory: Vec<Vec<u64>>,
-    pub(super) logits: Vec<f32>,
+    /// Steps that may be in flight, and the most adjustments if it samples.
+    pub(super) depth: usize,
+    pub(super) sampling: Option<usize>,
+    pub(super) slots: Vec<u32>,
+    /// Launched and not collected.
+    pub(super) flights: VecDeque<Given>,
+    pub(super) given: Given,
 }
 
 impl Fake {
@@ -48,8 +78,17 @@ impl Fake {
             delay: std::time::Duration::ZERO,
             calls: 0,
             memory: vec![vec![0; limits.kv_blocks * block_tokens]; windows.len()],
-            logits: Vec::new(),
+            depth: 1,
+            sampling: None,
+            slots: vec![0; limits.rows],
+            flights: VecDeque::new(),
+            given: Given::default(),
         }
+    }
+
+    /// The same model as a device that works ahead and samples, with room for so many adjustments.
+    pub(super) fn ahead(self, adjustments: usize) -> Self {
+        Self { depth: 2, sampling: Some(adjustments), ..self }
     }
 
     /// An executor's parts around this model.
@@ -119,31 +158,66 @@ impl Forward for Fake {
         VOCAB
     }
 
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn sampling(&self) -> Option<usize> {
+        self.sampling
+    }
+
     fn launch(&mut self, batch: &Batch) -> Result<()> {
+        assert!(self.flights.len() < self.depth, "too many steps in flight");
         let call = self.calls;
         self.calls += 1;
-        std::thread::sleep(self.delay);
-        assert!(Some(call) != self.faults.panic_at, "the model panics at call {call}");
-        if Some(call) == self.faults.error_at {
-            return Err(Error::internal("model", "fails at this call"));
-        }
-        assert!(batch.tokens.len() <= self.limits.tokens && batch.rows.len() <= self.limits.rows);
-        assert!(batch.logit_rows.len() <= self.limits.logit_rows && batch.logit_rows.is_sorted());
-        let mut written = HashSet::new();
-        (0..batch.rows.len()).for_each(|row| self.write(batch, row, &mut written));
-        let mut logits = Vec::new();
-        for &wanted in &batch.logit_rows {
-            let owner = |r: &crate::runtime::BatchRow| (r.start..r.start + r.len).contains(&(wanted as usize));
-            let row = batch.rows.iter().position(owner).expect("every logit row belongs to a row");
-            let position = batch.rows[row].context + wanted as usize - batch.rows[row].start;
-            logits.extend(logits_of(self.read(batch, row, position)));
-        }
-        self.logits = logits;
-        Ok(())
+        let given = if self.faults.late { Ok(()) } else { self.faults.of(call) };
+        given.map(|()| {
+            let given = self.compute(batch, call);
+            self.flights.push_back(given);
+        })
     }
 
     fn collect(&mut self) -> Result<StepOutput<'_>> {
-        Ok(StepOutput { sampled: &[], logits: &self.logits })
+        std::thread::sleep(self.delay);
+        self.given = self.flights.pop_front().expect("a step is in flight");
+        if self.faults.late {
+            self.faults.of(self.given.call)?;
+        }
+        Ok(StepOutput { sampled: &self.given.sampled, logits: &self.given.logits })
+    }
+}
+
+impl Fake {
+    /// All that a step does, when it is launched: its effects come in the order of launches then.
+    fn compute(&mut self, batch: &Batch, call: usize) -> Given {
+        assert!(batch.tokens.len() <= self.limits.tokens && batch.rows.len() <= self.limits.rows);
+        assert!(batch.logit_rows.len() <= self.limits.logit_rows && batch.logit_rows.is_sorted());
+        assert!(batch.adjustments.len() <= self.sampling.unwrap_or(0));
+        let mut batch = batch.clone();
+        for feed in &batch.feeds {
+            batch.tokens[feed.token as usize] = self.slots[feed.slot as usize];
+        }
+        let mut written = HashSet::new();
+        (0..batch.rows.len()).for_each(|row| self.write(&batch, row, &mut written));
+        let rows: Vec<Vec<f32>> = batch.logit_rows.iter().map(|wanted| self.logits(&batch, *wanted)).collect();
+        let mut scratch = Scratch::default();
+        let sampled = batch.samples.iter().map(|sample| {
+            let slot = &mut self.slots[sample.slot as usize];
+            let last = sample.slot_is_last.then_some(*slot);
+            let token = draw(sample, batch.adjustments(sample), last, &rows[sample.row as usize], &mut scratch);
+            *slot = token.unwrap_or(0);
+            token
+        });
+        let sampled = sampled.collect();
+        let logits = batch.host_rows().flat_map(|row| rows[row as usize].clone()).collect();
+        Given { call, sampled, logits }
+    }
+
+    fn logits(&self, batch: &Batch, wanted: u32) -> Vec<f32> {
+        let owner = |r: &crate::runtime::BatchRow| (r.start..r.start + r.len).contains(&(wanted as usize));
+        let row = batch.rows.iter().position(owner).expect("every logit row belongs to a row");
+        let position = batch.rows[row].context + wanted as usize - batch.rows[row].start;
+        logits_of(self.read(batch, row, position)).collect()
     }
 }
 

@@ -26,6 +26,8 @@ mod clients;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod flights;
+#[cfg(test)]
 mod traces;
 
 pub use config::ExecutorConfig;

@@ -42,7 +42,7 @@ impl Executor {
         let delivery_id = delivery.thread().id();
         let looping = spawn("trtllm-loop", move || run_loop(&of_loop, &mut core)).inspect_err(|_| {
             // Lets the delivery thread, which has nothing to do yet, end.
-            exchange.close(None);
+            exchange.close(None, None);
         })?;
         Ok(Self {
             exchange,

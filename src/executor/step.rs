@@ -31,11 +31,6 @@ impl Step {
         self.model.memory_bytes()
     }
 
-    /// Columns of a logit row.
-    pub(super) fn vocab_size(&self) -> usize {
-        self.model.vocab_size()
-    }
-
     /// Starts a planned step; decides who samples its rows.
     pub(super) fn launch(&mut self, plan: &mut StepPlan, ledger: &Ledger) -> Result<()> {
         self.pack(plan, ledger);

@@ -21,15 +21,16 @@ pub(super) fn run_loop(exchange: &Exchange, core: &mut Core) {
             Ok(outcome) => (outcome, None),
             Err(payload) => (Ok(None), Some(panic_error("executor loop", payload.as_ref()))),
         };
-        exchange.publish(Report { responses: &mut responses, stats: *core.stats(), outcome });
+        let report = Report { responses: &mut responses, stats: *core.stats(), outcome };
         if broken.is_some() {
-            return exchange.close(broken);
+            return exchange.close(Some(report), broken);
         }
+        exchange.publish(report);
     }
     let farewell = AssertUnwindSafe(|| core.cancel_all(Instant::now(), &mut responses));
     let broken = catch_unwind(farewell).err().map(|payload| panic_error("executor loop", payload.as_ref()));
-    exchange.publish(Report { responses: &mut responses, stats: *core.stats(), outcome: Ok(None) });
-    exchange.close(broken);
+    let report = Report { responses: &mut responses, stats: *core.stats(), outcome: Ok(None) };
+    exchange.close(Some(report), broken);
 }
 
 fn iterate(core: &mut Core, inbox: &mut Inbox, responses: &mut Vec<Response>) -> Result<Option<IterationStats>> {

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::fake::{EOS, Fake, POISON, VOCAB, expected, expected_logits, id};
+use super::fake::{EOS, Fake, Faults, POISON, VOCAB, expected, expected_logits, id};
 use super::{ExecutorConfig, FinishReason, Input, Request, Response};
 use crate::engine::Limits;
+use crate::error::{Error, Status};
 use crate::executor::core::Core;
 use crate::executor::intake::Intake;
 use crate::executor::parts::assemble;
@@ -17,30 +18,37 @@ use crate::sampling::{LogitBias, SamplingParams};
 const MANY_STEPS: usize = 3000;
 
 #[derive(Debug, Clone)]
-struct Setting {
-    rows: usize,
-    tokens: usize,
-    logit_rows: usize,
-    blocks: usize,
-    block_tokens: usize,
-    windows: Vec<Option<usize>>,
-    reuse: bool,
+pub(super) struct Setting {
+    pub(super) rows: usize,
+    pub(super) tokens: usize,
+    pub(super) logit_rows: usize,
+    pub(super) blocks: usize,
+    pub(super) block_tokens: usize,
+    pub(super) windows: Vec<Option<usize>>,
+    pub(super) reuse: bool,
+    /// Steps in flight, and the most adjustments if the model samples.
+    pub(super) depth: usize,
+    pub(super) sampling: Option<usize>,
+    pub(super) faults: Faults,
 }
 
 #[derive(Debug, Clone)]
-struct Arrival {
-    request: Request,
-    at: usize,
-    cancel_at: Option<usize>,
+pub(super) struct Arrival {
+    pub(super) request: Request,
+    pub(super) at: usize,
+    pub(super) cancel_at: Option<usize>,
 }
 
 /// All that one trace delivered, by request.
-struct Outcome {
-    responses: Vec<Vec<Response>>,
-    steps: usize,
+pub(super) struct Outcome {
+    pub(super) responses: Vec<Vec<Response>>,
+    pub(super) steps: usize,
+    /// Tokens that the model computed.
+    pub(super) computed: usize,
+    pub(super) errors: Vec<Error>,
 }
 
-fn core(setting: &Setting) -> (Core, Intake) {
+pub(super) fn core(setting: &Setting) -> (Core, Intake) {
     let limits = Limits {
         tokens: setting.tokens,
         logit_rows: setting.logit_rows.max(setting.rows),
@@ -48,15 +56,25 @@ fn core(setting: &Setting) -> (Core, Intake) {
         kv_blocks: setting.blocks,
     };
     let config = ExecutorConfig { prefix_reuse: setting.reuse, ..ExecutorConfig::default() };
-    assemble(Fake::new(limits, setting.block_tokens, &setting.windows).parts(config)).unwrap()
+    let fake = Fake::new(limits, setting.block_tokens, &setting.windows);
+    let Setting { depth, sampling, faults, .. } = *setting;
+    assemble(Fake { depth, sampling, faults, ..fake }.parts(config)).unwrap()
 }
 
-/// Runs a trace to its end; requests that the pool can never hold are refused and have no responses.
-fn run(setting: &Setting, trace: &[Arrival]) -> Outcome {
+/// Runs a trace on a model without faults.
+pub(super) fn run(setting: &Setting, trace: &[Arrival]) -> Outcome {
+    let outcome = run_to_end(setting, trace);
+    assert_eq!(outcome.errors, []);
+    outcome
+}
+
+/// Runs a trace to its end, or until the device is lost; requests that the pool can never hold, and those that come after
+/// the loss, are refused and have no responses.
+pub(super) fn run_to_end(setting: &Setting, trace: &[Arrival]) -> Outcome {
     let (mut core, intake) = core(setting);
     let (now, mut out) = (Instant::now(), Vec::new());
     let last_event = trace.iter().map(|a| a.at.max(a.cancel_at.unwrap_or(0))).max().unwrap_or(0);
-    let mut step = 0;
+    let (mut step, mut computed, mut errors) = (0, 0, Vec::new());
     while step <= last_event || !core.is_idle() {
         for (number, arrival) in trace.iter().enumerate() {
             if arrival.at == step {
@@ -67,22 +85,29 @@ fn run(setting: &Setting, trace: &[Arrival]) -> Outcome {
                 core.cancel(id(number), now, &mut out);
             }
         }
-        core.step(now, &mut out).unwrap();
+        match core.step(now, &mut out) {
+            Ok(iteration) => computed += iteration.map_or(0, |i| i.tokens),
+            Err(error) => errors.push(error),
+        }
         core.verify();
         step += 1;
         assert!(step < MANY_STEPS, "livelock");
+        if errors.last().is_some_and(|e| e.status() == Status::DeviceLost) {
+            assert!(core.is_idle());
+            break;
+        }
     }
     assert_eq!((core.stats().kv.used, core.stats().running, core.stats().waiting), (0, 0, 0));
     let of = |number| out.iter().filter(|r| r.request == id(number)).cloned().collect();
-    Outcome { responses: (0..trace.len()).map(of).collect(), steps: step }
+    Outcome { responses: (0..trace.len()).map(of).collect(), steps: step, computed, errors }
 }
 
-fn tokens_of(responses: &[Response], sequence: u32) -> Vec<u32> {
+pub(super) fn tokens_of(responses: &[Response], sequence: u32) -> Vec<u32> {
     responses.iter().filter(|r| r.sequence == sequence).flat_map(|r| r.tokens.clone()).collect()
 }
 
 /// Checks one request's responses against the request run alone.
-fn check(setting: &Setting, arrival: &Arrival, responses: &[Response]) {
+pub(super) fn check(setting: &Setting, arrival: &Arrival, responses: &[Response]) {
     let Input::Tokens(prompt) = &arrival.request.input else { panic!("traces submit tokens") };
     let params = &arrival.request.sampling;
     if responses.is_empty() {
@@ -121,15 +146,25 @@ fn check_logits(setting: &Setting, arrival: &Arrival, prompt: &[u32], responses:
             (1..=prompt.len()).flat_map(|end| expected_logits(&prompt[..end], &setting.windows)).collect();
         assert!(context == all, "context logits differ");
     }
-    for r in responses.iter().filter(|r| arrival.request.return_generation_logits && r.error.is_none()) {
-        assert_eq!(r.generation_logits.len(), r.tokens.len() * VOCAB);
+    for sequence in 0..arrival.request.sampling.n {
+        let of_sequence = || responses.iter().filter(|r| r.sequence == sequence);
+        if arrival.request.return_generation_logits && of_sequence().all(|r| r.error.is_none()) {
+            let logits: Vec<f32> = of_sequence().flat_map(|r| r.generation_logits.clone()).collect();
+            let said = [prompt, &tokens_of(responses, sequence)].concat();
+            let all = (prompt.len()..said.len()).flat_map(|end| expected_logits(&said[..end], &setting.windows));
+            assert!(logits == all.collect::<Vec<f32>>(), "generation logits differ");
+        }
+    }
+    for r in responses.iter().filter(|_| arrival.request.sampling.logprobs.is_some()) {
+        assert!(r.logprobs.iter().map(|info| info.chosen.token).eq(r.tokens.iter().copied()));
     }
 }
 
-fn setting() -> impl Strategy<Value = Setting> {
+pub(super) fn setting() -> impl Strategy<Value = Setting> {
     let windows = prop::sample::select(vec![vec![None], vec![Some(3)], vec![None, Some(5)], vec![Some(1), Some(7)]]);
-    (1usize..5, 1usize..9, 1usize..9, 3usize..30, 1usize..5, windows, any::<bool>()).prop_map(
-        |(rows, tokens, logit_rows, blocks, block_tokens, windows, reuse)| Setting {
+    let device = (1usize..3, prop::option::weighted(0.8, prop::sample::select(vec![0usize, 9, 60, 1000])));
+    (1usize..5, 1usize..9, 1usize..9, 3usize..30, 1usize..5, windows, any::<bool>(), device).prop_map(
+        |(rows, tokens, logit_rows, blocks, block_tokens, windows, reuse, (depth, sampling))| Setting {
             rows: rows.min(tokens),
             tokens,
             logit_rows,
@@ -137,11 +172,14 @@ fn setting() -> impl Strategy<Value = Setting> {
             block_tokens,
             windows,
             reuse,
+            depth,
+            sampling,
+            faults: Faults::default(),
         },
     )
 }
 
-fn arrival() -> impl Strategy<Value = Arrival> {
+pub(super) fn arrival() -> impl Strategy<Value = Arrival> {
     // Prompts are beginnings of a few texts, so that prefixes are shared; sometimes one holds the poison.
     let prompt = (0u32..3, 1usize..16, prop::option::weighted(0.1, any::<prop::sample::Index>())).prop_map(
         |(text, len, poison)| {
@@ -152,8 +190,9 @@ fn arrival() -> impl Strategy<Value = Arrival> {
             prompt
         },
     );
-    let params = (0u32..2, 0u64..3, 1u32..12, 1u32..4, any::<bool>(), 0u32..4).prop_map(
-        |(temperature, seed, max_tokens, n, penalised, min_tokens)| SamplingParams {
+    let logprobs = prop::option::weighted(0.2, 0u32..3);
+    let params = (0u32..2, 0u64..3, 1u32..12, 1u32..4, any::<bool>(), 0u32..4, logprobs).prop_map(
+        |(temperature, seed, max_tokens, n, penalised, min_tokens, logprobs)| SamplingParams {
             temperature: temperature as f32,
             seed,
             max_tokens,
@@ -161,6 +200,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
             min_tokens: min_tokens.min(max_tokens),
             repetition_penalty: if penalised { 1.3 } else { 1.0 },
             presence_penalty: if penalised { 0.2 } else { 0.0 },
+            logprobs,
             // The model may choose the poison; those requests fail, the others must not.
             ..SamplingParams::default()
         },
@@ -193,18 +233,29 @@ proptest! {
     }
 }
 
-fn plain(prompt: Vec<u32>, max_tokens: u32) -> Request {
+pub(super) fn plain(prompt: Vec<u32>, max_tokens: u32) -> Request {
     let logit_bias = vec![LogitBias { token: POISON, bias: f32::NEG_INFINITY }];
     let sampling = SamplingParams { max_tokens, logit_bias, ignore_eos: true, ..SamplingParams::default() };
     Request { sampling, ..Request::new(Input::Tokens(prompt)) }
 }
 
-fn tiny(reuse: bool) -> Setting {
-    Setting { rows: 3, tokens: 5, logit_rows: 3, blocks: 12, block_tokens: 2, windows: vec![None], reuse }
+pub(super) fn tiny(reuse: bool) -> Setting {
+    Setting {
+        rows: 3,
+        tokens: 5,
+        logit_rows: 3,
+        blocks: 12,
+        block_tokens: 2,
+        windows: vec![None],
+        reuse,
+        depth: 1,
+        sampling: None,
+        faults: Faults::default(),
+    }
 }
 
 /// Three requests that together exceed the pool, so that the youngest is preempted.
-fn crowded() -> Vec<Arrival> {
+pub(super) fn crowded() -> Vec<Arrival> {
     let text = |start: u32| (start..start + 7).collect::<Vec<u32>>();
     let arrival = |at, start| Arrival { request: plain(text(start), 9), at, cancel_at: None };
     vec![arrival(0, 0), arrival(1, 0), arrival(2, 5)]
@@ -216,8 +267,8 @@ fn preemptions(outcome: &Outcome) -> usize {
 
 #[test]
 fn cancelling_anyone_at_any_step_is_consistent() {
-    for reuse in [false, true] {
-        let setting = tiny(reuse);
+    for (reuse, depth, sampling) in [(false, 1, None), (true, 1, None), (false, 2, Some(9)), (true, 2, Some(9))] {
+        let setting = Setting { depth, sampling, ..tiny(reuse) };
         let undisturbed = run(&setting, &crowded());
         assert!(reuse || preemptions(&undisturbed) > 0, "the trace is there to preempt");
         for victim in 0..3 {
@@ -276,7 +327,7 @@ fn nan_fails_one_request_and_is_forgotten() {
     let outcome = run(&setting, &trace);
     trace.iter().zip(&outcome.responses).for_each(|(a, r)| check(&setting, a, r));
     let failed = outcome.responses[0].last().unwrap();
-    assert_eq!(failed.error.as_ref().map(|e| e.status()), Some(crate::Status::Numeric));
+    assert_eq!(failed.error.as_ref().map(|e| e.status()), Some(Status::Numeric));
     // The poisoned prompt was computed in chunks; none of its blocks is found by a later request.
     let cached = run(&setting, &[trace[0].clone(), Arrival { at: 20, ..trace[0].clone() }]);
     assert_eq!(cached.responses[1].last().unwrap().stats.cached_tokens, 0);
@@ -342,7 +393,7 @@ fn what_can_never_be_scheduled_fails_instead_of_spinning() {
     intake.pool_tokens = usize::MAX;
     let (now, mut out) = (Instant::now(), Vec::new());
     core.add(intake.accept(id(0), plain(vec![1; 100], 1), now).unwrap(), now, &mut out);
-    assert_eq!(core.step(now, &mut out).unwrap_err().status(), crate::Status::Internal);
+    assert_eq!(core.step(now, &mut out).unwrap_err().status(), Status::Internal);
     assert!(core.is_idle() && out.last().unwrap().last);
 }
 
