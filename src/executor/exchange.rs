@@ -156,7 +156,9 @@ impl Exchange {
     /// it; nobody sees that response before the executor says that it is closed.
     pub(super) fn close(&self, report: Option<Report>, broken: Option<Error>) {
         let mut state = self.state.lock();
-        report.into_iter().for_each(|report| drop(state.take(report)));
+        if let Some(report) = report {
+            state.take(report);
+        }
         state.phase = Phase::Closed;
         let finish = if broken.is_some() { FinishReason::Error } else { FinishReason::Cancelled };
         for id in state.mail.unfinished() {

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::fake::{EOS, Faults, expected, id};
+use super::alone::{EOS, expected};
+use super::fake::{Faults, id};
 use super::traces::{
     Arrival, Outcome, Setting, arrival, check, core, crowded, plain, run, run_to_end, setting, tiny, tokens_of,
 };

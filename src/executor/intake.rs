@@ -137,7 +137,8 @@ fn too_large(why: String) -> Error {
 mod tests {
     use super::*;
     use crate::Status;
-    use crate::executor::fake::{VOCAB, id, tokenizer};
+    use crate::executor::alone::VOCAB;
+    use crate::executor::fake::{id, tokenizer};
 
     fn intake() -> Intake {
         Intake {

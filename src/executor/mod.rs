@@ -22,7 +22,13 @@ mod task;
 mod threads;
 
 #[cfg(test)]
+mod alone;
+#[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod clients;
+#[cfg(test)]
+mod endings;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]

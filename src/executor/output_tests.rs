@@ -1,7 +1,8 @@
 //! Text, stops and ends of one sequence.
 
 use super::*;
-use crate::executor::fake::{EOS, tokenizer};
+use crate::executor::alone::EOS;
+use crate::executor::fake::tokenizer;
 
 /// Pushes tokens until the sequence ends; gives the text of each delta, all delivered tokens, and the end.
 fn speak(params: SamplingParams, tokens: &[u32]) -> (Vec<String>, Vec<u32>, Option<FinishReason>) {
