@@ -145,3 +145,34 @@ fn other_shapes() {
         }
     }
 }
+
+#[test]
+fn long_chunks() {
+    if !gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("config.json");
+    let config = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1536,
+        "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
+        "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "torch_dtype": "bfloat16"}"#;
+    std::fs::write(&path, config).expect("the folder takes it");
+    let source = Source::Dummy { config: path, seed: 5 };
+    for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
+        let options = |target, precision| BuildOptions {
+            target: Some(target),
+            precision: Some(precision),
+            kv_fp8: precision == Precision::Fp8,
+            head_fp8: precision == Precision::Fp8,
+            ..BuildOptions::default()
+        };
+        let engines = [
+            engine_of(&source, &options(Target::Cuda, precision)),
+            engine_of(&source, &options(Target::Cpu, Precision::Bf16)),
+        ];
+        let tokens = some_tokens(1500, 2048, 11);
+        for pieces in [vec![], vec![1, 20, 50, 100, 200, 400], vec![1400, 16, 8, 4, 2, 1]] {
+            compare(&format!("long {precision:?}"), &engines, &tokens, &cut(1500, &pieces), tolerance);
+        }
+    }
+}

@@ -50,7 +50,7 @@ fn sizes(most: usize) -> Vec<usize> {
 
 fn class(plan: &Plan, limits: &Limits, target: &CudaTarget, tokens: usize) -> Class {
     let few = tokens <= MOST_STREAMED && !target.invariant;
-    let quantise = false;
+    let quantise = !few && !target.invariant && target.arch.has_wgmma();
     let works = Works::new(plan, Choice { norm_prologue: few, quantise });
     let workspace = Workspace::new(&works, limits);
     let calls = works.works.iter().flat_map(|work| calls(plan, limits, target, work, tokens)).collect();

@@ -1,10 +1,11 @@
 //! Which kernel computes a linear layer, and how it is called.
 
-use super::call::{Arg, Call, Count, Grid};
+use super::call::{Arg, Call, Count, Grid, Shared};
+use super::driver::MapElement;
 use super::kernel::KernelSpec;
 use super::rowwise::{element, float};
 use super::target::CudaTarget;
-use super::work::Linear;
+use super::work::{Linear, Operand};
 use crate::engine::{Plan, Rows, WeightSpec};
 use crate::types::{Activation, DType};
 
@@ -24,6 +25,16 @@ pub(super) enum Tactic {
     Gemv { rows: usize, tiles: usize, chunk: usize, stages: usize, streams_x: bool },
     /// Tensor cores by `mma.sync`, on every arch.
     Mma { tile_rows: usize, tile_columns: usize, stages: usize },
+    /// Tensor cores by `wgmma`, operands by the copy engine; `stream_k` shares the work by pieces of K.
+    Wgmma { tile_rows: usize, tile_columns: usize, stages: usize, stream_k: bool },
+}
+
+/// Whether the tensor-core kernels can read such an operand and such a weight.
+pub(super) fn is_aligned(x: &Operand, n: usize, e4m3: bool) -> bool {
+    x.columns.is_multiple_of(if e4m3 { 128 } else { 64 })
+        && n.is_multiple_of(8)
+        && x.stride.is_multiple_of(16)
+        && x.start.is_multiple_of(16)
 }
 
 /// Numbers by which kernels know an activation.
@@ -60,24 +71,20 @@ impl<'a> Layer<'a> {
         self.weight.dtype == DType::E4M3
     }
 
-    /// Whether the tensor-core kernels can read the operands.
-    fn is_aligned(&self) -> bool {
-        let x = &self.linear.x;
-        self.k.is_multiple_of(if self.is_e4m3() { 128 } else { 64 })
-            && self.n.is_multiple_of(8)
-            && x.stride.is_multiple_of(16)
-            && x.start.is_multiple_of(16)
-    }
-
     /// The default tactic for at most `rows` rows.
     pub(super) fn tactic(&self, target: &CudaTarget, rows: usize) -> Tactic {
-        if !self.is_aligned() {
+        if !is_aligned(&self.linear.x, self.n, self.is_e4m3()) {
             return Tactic::Generic;
+        }
+        let mixed = self.is_e4m3() && self.linear.x_scale.is_none();
+        let hopper = target.arch.has_wgmma() && !mixed && !target.invariant;
+        if self.linear.x_scale.is_some() {
+            return self.wgmma(rows);
         }
         if rows <= MOST_STREAMED && !target.invariant {
             return self.gemv(target, rows.next_power_of_two());
         }
-        mma(rows, target.invariant)
+        if hopper { self.wgmma(rows) } else { mma(rows, target.invariant) }
     }
 
     /// As many stages as let exactly two blocks share a multiprocessor.
@@ -125,6 +132,9 @@ impl<'a> Layer<'a> {
                     .define_if(streams_x, "X_STREAM", "");
                 call
             }
+            Tactic::Wgmma { tile_rows, tile_columns, stages, stream_k } => {
+                self.wgmma_call(target, count, [tile_rows, tile_columns, stages], stream_k)
+            }
             Tactic::Mma { tile_rows, tile_columns, stages } => self.mma(target, count, tile_rows, tile_columns, stages),
         }
     }
@@ -148,6 +158,72 @@ impl<'a> Layer<'a> {
             .define("WARPS_M", warps_m)
             .define("WARPS_N", warps_n);
         call
+    }
+
+    /// Few rows are bound by reading weights: all multiprocessors share every piece of them.
+    fn wgmma(&self, rows: usize) -> Tactic {
+        let (tile_rows, tile_columns, stages) = match (rows, self.is_e4m3()) {
+            (0..=64, _) => (64, 128, 8),
+            (65..=128, _) | (_, true) => (128, 128, 6),
+            _ => (128, 256, 4),
+        };
+        Tactic::Wgmma { tile_rows, tile_columns, stages, stream_k: rows <= 512 }
+    }
+
+    fn wgmma_call(&self, target: &CudaTarget, count: Count, [rows, columns, stages]: [usize; 3], stream_k: bool) -> Call {
+        let linear = self.linear;
+        let outputs = if self.gated() { columns / 2 } else { columns };
+        let (column_tiles, pieces) = (self.n.div_ceil(outputs), self.k.div_ceil(if self.is_e4m3() { 128 } else { 64 }));
+        let blocks = target.multiprocessors.min(if stream_k { column_tiles * pieces } else { usize::MAX }) as u32;
+        let grid = match stream_k {
+            true => Grid::Fixed([blocks, 1, 1]),
+            false => Grid::Persistent { per: rows as u32, tiles: column_tiles as u32, most: blocks },
+        };
+        let element = match (self.is_e4m3(), self.half) {
+            (true, _) => MapElement::Byte,
+            (false, DType::F16) => MapElement::Half,
+            (false, _) => MapElement::Bf16,
+        };
+        let box_columns = if self.is_e4m3() { 128 } else { 64 };
+        let box_rows = columns / if rows == 64 { 2 } else { 1 } / linear.weights.len();
+        let weight = |index: usize| {
+            let of = *linear.weights.get(index).unwrap_or(&linear.weights[0]);
+            Arg::WeightMap { of, element, box_rows, box_columns }
+        };
+        let scale = |index: usize| match linear.weights.get(index) {
+            Some(weight) if self.is_e4m3() => Arg::Scale(*weight),
+            _ => Arg::Null,
+        };
+        let bias = |index: usize| linear.biases.get(index).map_or(Arg::Null, |bias| Arg::Weight(*bias));
+        let args = vec![
+            Arg::BufferMap { of: linear.x, element, box_rows: rows, box_columns },
+            weight(0),
+            weight(1),
+            Arg::Buffer(linear.out),
+            scale(0),
+            scale(1),
+            linear.x_scale.map_or(Arg::Null, Arg::Buffer),
+            bias(0),
+            bias(1),
+            linear.residual.map_or(Arg::Null, Arg::Buffer),
+            Arg::Shared(Shared::Partial),
+            Arg::Shared(Shared::Counters),
+            Arg::Count(count),
+        ];
+        let spec = self
+            .spec("linear/sm90_gemm.cu")
+            .define("BM", rows)
+            .define("BN", columns)
+            .define("STAGES", stages)
+            .define_if(self.is_e4m3(), "E4M3", "")
+            .define_if(stream_k, "STREAM_K", "");
+        let shared = stages * ((rows + columns) * 128 + 16) + 1024;
+        let call = Call::new(spec, 384, grid, count, args).shared(shared as u32);
+        match stream_k {
+            // At most 512 rows share tiles.
+            true => call.split(blocks as usize * 2 * rows * columns * 4, 2 * column_tiles * 512usize.div_ceil(rows)),
+            false => call,
+        }
     }
 
     /// A call of a kernel with the arguments that all but the wgmma kernel share.

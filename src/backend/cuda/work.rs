@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::linear::is_aligned;
 use crate::engine::{Plan, Rows, Step, View};
 use crate::types::{Activation, AttentionSpec, DType, Op, RopeSpec};
 
@@ -335,7 +336,12 @@ impl<'p> Lowering<'p> {
     }
 
     fn wants_quantised(&self, step: &Step, norm: Option<Prologue>) -> bool {
-        self.choice.quantise && norm.is_none() && self.plan.weights[step.weights[0]].dtype == DType::E4M3
+        let x = self.operand(step.inputs[0]);
+        let n = step.outputs[0].columns;
+        self.choice.quantise
+            && norm.is_none()
+            && self.plan.weights[step.weights[0]].dtype == DType::E4M3
+            && is_aligned(&x, n, true)
     }
 
     fn quantise(&mut self, x: Operand) -> (Operand, Option<Operand>) {
