@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Forward, MemoryPlan, Session};
+use super::{Forward, MemoryPlan, Session, StepOutput};
 use crate::backend::cpu::{CpuConfig, CpuDevice, Isa};
 use crate::backend::cuda::{CudaDevice, CudaProgram};
 use crate::backend::{Batch, Device};
@@ -62,7 +62,7 @@ impl OpenDevice {
             Self::Cpu(device) => Box::new(Session::new(engine, device, limits)?),
             Self::Cuda(device) => {
                 let program = device.load(&engine, limits)?;
-                Box::new(CudaModel { program, engine })
+                Box::new(CudaModel { program, logits: Vec::new(), engine })
             }
         })
     }
@@ -84,6 +84,8 @@ pub fn open_device(threads: usize, isa: Option<&str>) -> Result<Box<dyn Device>>
 /// A program on a GPU behind the checks that every batch passes.
 struct CudaModel {
     program: CudaProgram,
+    /// Of the last step.
+    logits: Vec<f32>,
     engine: Arc<Engine>,
 }
 
@@ -100,8 +102,14 @@ impl Forward for CudaModel {
         self.program.memory_bytes()
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<&[f32]> {
-        check_batch(batch, self.engine.plan(), &self.program.limits())?;
-        self.program.forward(batch)
+    fn launch(&mut self, batch: &Batch) -> Result<()> {
+        check_batch(batch, self.engine.plan(), &self.program.limits(), None)?;
+        self.logits.clear();
+        self.logits.extend_from_slice(self.program.forward(batch)?);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput<'_>> {
+        Ok(StepOutput { sampled: &[], logits: &self.logits })
     }
 }

@@ -77,6 +77,7 @@ pub fn logits_of(model: &mut dyn Forward, groups: usize, tokens: &[u32], pieces:
             tables: (0..groups).flat_map(|_| 0..blocks).collect(),
             table_starts: (0..=groups).map(|g| g * blocks as usize).collect(),
             logit_rows: (0..*piece as u32).collect(),
+            ..Batch::default()
         };
         all.extend_from_slice(model.forward(&batch).expect("the batch is valid"));
         context = end;

@@ -135,7 +135,16 @@ impl Case {
         self.plan.steps[0].weights.push(self.weights.len());
         let name = format!("weight {}", self.weights.len());
         let bytes = 4 * words.len() as u64;
-        self.plan.weights.push(WeightSpec { name, dtype, shape, packing, scale: None, offset: 0, bytes, checksum: String::new() });
+        self.plan.weights.push(WeightSpec {
+            name,
+            dtype,
+            shape,
+            packing,
+            scale: None,
+            offset: 0,
+            bytes,
+            checksum: String::new(),
+        });
         self.weights.push(words);
         self
     }
@@ -227,6 +236,7 @@ pub(super) fn plain_batch(tokens: usize) -> Batch {
         tables: vec![],
         table_starts: vec![0, 0],
         logit_rows: vec![],
+        ..Batch::default()
     }
 }
 
