@@ -87,7 +87,7 @@ norm_rows(out_t *out, float *sum, const x_t *x, const y_t *y, const float *gain,
 
 #pragma unroll
     for (int i = 0; i < VECTORS; i++) {
-        int column = 8 * (i * THREADS + threadIdx.x);
+        [[maybe_unused]] int column = 8 * (i * THREADS + threadIdx.x);
         float b[8] = {};
 #ifdef LAYER
         load8<WIDE>(b, bias + column, COLUMNS - column);
