@@ -24,7 +24,14 @@ fn load(engine: &Arc<Engine>, tokens: usize, rows: usize) -> Box<dyn Forward> {
 /// The same model for CUDA and for the CPU.
 fn pair(source: &Source, options: &BuildOptions) -> [Arc<Engine>; 2] {
     [Target::Cuda, Target::Cpu].map(|target| {
-        engine_of(source, &BuildOptions { target: Some(target), invariant: target == Target::Cuda && options.invariant, ..options.clone() })
+        engine_of(
+            source,
+            &BuildOptions {
+                target: Some(target),
+                invariant: target == Target::Cuda && options.invariant,
+                ..options.clone()
+            },
+        )
     })
 }
 
@@ -127,7 +134,9 @@ fn other_shapes() {
         let path = folder.path().join(format!("{index}.json"));
         std::fs::write(&path, config(hidden, inner, heads, kv, head_dim, vocab)).expect("the folder takes it");
         let source = Source::Dummy { config: path, seed: index as u64 };
-        for passes in [vec![], vec!["qkv".to_string(), "attention".into(), "residual_norm".into(), "gated_linear".into()]] {
+        for passes in
+            [vec![], vec!["qkv".to_string(), "attention".into(), "residual_norm".into(), "gated_linear".into()]]
+        {
             for invariant in [false, true] {
                 let options = BuildOptions {
                     precision: Some(Precision::Bf16),

@@ -60,7 +60,12 @@ fn every_specialisation_compiles_for_every_arch() {
         let target = CudaTarget::typical(arch(number), false);
         let specs = specs(&target).into_iter().collect::<Vec<_>>();
         let cubins = compile_all(&specs, target.arch, 2).unwrap_or_else(|error| panic!("{error}"));
-        println!("{}: {} kernels, {} KiB", target.arch, specs.len(), cubins.iter().map(|c| c.1.len()).sum::<usize>() >> 10);
+        println!(
+            "{}: {} kernels, {} KiB",
+            target.arch,
+            specs.len(),
+            cubins.iter().map(|c| c.1.len()).sum::<usize>() >> 10
+        );
     }
 }
 

@@ -168,9 +168,7 @@ fn check_weight(plan: &Plan, weight: &WeightSpec, wanted: &Weight) -> Check {
         Target::Cuda => Packing::RowMajor,
     };
     let sound = match (wanted, weight.shape.as_slice()) {
-        (Weight::Matrix(n, k), [rows, columns]) => {
-            float && weight.packing == multiplied && (rows, columns) == (n, k)
-        }
+        (Weight::Matrix(n, k), [rows, columns]) => float && weight.packing == multiplied && (rows, columns) == (n, k),
         (Weight::Table { rows: least, columns: wanted }, [rows, columns]) => {
             float && weight.dtype != DType::E4M3 && rows >= least && columns == wanted
         }

@@ -137,7 +137,13 @@ impl Attend<'_> {
         Call::new(kernel, 256, grid, Count::Tiles, args).shared(shared as u32)
     }
 
-    fn spec(&self, source: &'static str, entry: &'static str, spec: &AttentionSpec, rope: Option<RopeSpec>) -> KernelSpec {
+    fn spec(
+        &self,
+        source: &'static str,
+        entry: &'static str,
+        spec: &AttentionSpec,
+        rope: Option<RopeSpec>,
+    ) -> KernelSpec {
         let group: &KvGroup = &self.plan.kv_groups[spec.group];
         element(KernelSpec::new(source, entry), self.half)
             .define("HEADS", spec.heads)

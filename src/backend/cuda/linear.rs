@@ -170,7 +170,13 @@ impl<'a> Layer<'a> {
         Tactic::Wgmma { tile_rows, tile_columns, stages, stream_k: rows <= 512 }
     }
 
-    fn wgmma_call(&self, target: &CudaTarget, count: Count, [rows, columns, stages]: [usize; 3], stream_k: bool) -> Call {
+    fn wgmma_call(
+        &self,
+        target: &CudaTarget,
+        count: Count,
+        [rows, columns, stages]: [usize; 3],
+        stream_k: bool,
+    ) -> Call {
         let linear = self.linear;
         let outputs = if self.gated() { columns / 2 } else { columns };
         let (column_tiles, pieces) = (self.n.div_ceil(outputs), self.k.div_ceil(if self.is_e4m3() { 128 } else { 64 }));
