@@ -5,15 +5,15 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use super::formats::Formats;
 use super::lower::{Lowered, lower};
 use super::pack::pack_weight;
 use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
-use crate::engine::{EngineWriter, ModelInfo, Precision, SectionKind, Text};
+use crate::engine::{EngineWriter, Granularity, ModelInfo, Precision, SectionKind, Target, Text};
 use crate::error::{Error, Result};
 use crate::models;
 use crate::network::Graph;
 use crate::passes::{self, PassSet};
-use crate::types::DType;
 
 /// What an engine is built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,14 +25,34 @@ pub enum Source {
 }
 
 /// How to build.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildOptions {
-    /// `None`: bf16 for a checkpoint stored in 16 bits, else f32.
+    /// The device class that the engine is for.
+    pub target: Target,
+    /// `None` keeps what the checkpoint stores: fp8 for one that is quantised so, f32 for f32 on a CPU, f16 for f16 on
+    /// CUDA, else bf16.
     pub precision: Option<Precision>,
+    /// Of the KV cache: fp8, or what the engine has anyway (`None`): f32, f16, or bf16.
+    pub kv_precision: Option<Precision>,
+    /// Of an fp8 engine's last linear: fp8, or bf16 (`None`).
+    pub head_precision: Option<Precision>,
     /// Names of passes that shall not run.
     pub disabled_passes: Vec<String>,
     /// Most tokens of a request; `None` is what the model was made for, which is also the limit.
     pub max_positions: Option<usize>,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        Self {
+            target: Target::Cpu,
+            precision: None,
+            kv_precision: None,
+            head_precision: None,
+            disabled_passes: Vec::new(),
+            max_positions: None,
+        }
+    }
 }
 
 /// Part of a build, in order.
@@ -103,11 +123,8 @@ fn pass_set(options: &BuildOptions) -> Result<PassSet> {
 }
 
 fn lower_graph(graph: &Graph, input: &Input, options: &BuildOptions) -> Result<Lowered> {
-    let precision = options.precision.unwrap_or(match input.weights.dtype().or(input.config.dtype) {
-        Some(DType::F16 | DType::BF16) => Precision::Bf16,
-        _ => Precision::F32,
-    });
-    lower(graph, model_info(&input.config, options)?, precision)
+    let formats = Formats::choose(options, input.weights.dtype().or(input.config.dtype))?;
+    lower(graph, model_info(&input.config, options)?, formats, &|_| Granularity::Row)
 }
 
 fn model_info(config: &ModelConfig, options: &BuildOptions) -> Result<ModelInfo> {
@@ -139,6 +156,7 @@ fn pack_weights(
     let mut packed = 0;
     report(0.0)?;
     for (spec, recipe) in lowered.plan.weights.iter_mut().zip(&lowered.recipes) {
+        let recipe = recipe.as_ref().ok_or_else(|| Error::internal("builder", "scales are not packed yet"))?;
         pack_weight(&*input.weights, recipe, spec, &mut writer, &mut |bytes| {
             packed += bytes;
             report((packed as f32 / total as f32).min(1.0))

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::formats::Formats;
 use super::memory::assign_slots;
+use super::place::{UsedWeight, place};
 use crate::engine::{
-    KvGroup, ModelInfo, Output, Packing, Plan, Precision, Rows, Step, Target, Value, View, WeightSpec,
+    Granularity, KvGroup, ModelInfo, Output, Packing, Plan, Rows, Step, Target, Value, View, value_dtype,
 };
 use crate::error::{Error, Result};
 use crate::network::{Dim, Graph, LOGIT_ROWS, Node, Recipe, TOKENS, ValueId, WeightId};
@@ -13,18 +15,23 @@ use crate::types::{DType, Op};
 /// A plan without checksums, and how each of its weights is made.
 pub(super) struct Lowered {
     pub(super) plan: Plan,
-    /// By weight index.
-    pub(super) recipes: Vec<Recipe>,
+    /// By weight index; `None` for the scales of the weight before it.
+    pub(super) recipes: Vec<Option<Recipe>>,
 }
 
-/// Lowers the live part of a verified graph.
+/// Lowers the live part of a verified graph; `granularity` chooses how a weight that becomes e4m3 is scaled.
 ///
 /// # Errors
 /// `InvalidNetwork` naming a value that a plan cannot express, or what the graph's own order refuses.
-pub(super) fn lower(graph: &Graph, model: ModelInfo, precision: Precision) -> Result<Lowered> {
+pub(super) fn lower(
+    graph: &Graph,
+    model: ModelInfo,
+    formats: Formats,
+    granularity: &dyn Fn(&Recipe) -> Granularity,
+) -> Result<Lowered> {
     let mut lowering = Lowering {
         graph,
-        precision,
+        formats,
         operands: vec![Operand::Dropped; graph.values.len()],
         values: Vec::new(),
         weights: Vec::new(),
@@ -38,9 +45,9 @@ pub(super) fn lower(graph: &Graph, model: ModelInfo, precision: Precision) -> Re
         graph.outputs.iter().map(|(name, value)| lowering.output(name, *value)).collect::<Result<Vec<_>>>()?;
     let Lowering { mut values, weights, steps, .. } = lowering;
     let slots = assign_slots(&mut values, &steps, &outputs);
-    let (weights, recipes) = place_weights(graph, &weights);
-    let kv_groups = kv_groups(graph, precision);
-    let target = Target::Cpu;
+    let (weights, recipes) = place(graph, &weights, granularity);
+    let kv_groups = kv_groups(graph, formats.kv);
+    let Formats { target, precision, .. } = formats;
     let plan = Plan { target, precision, model, values, slots, weights, kv_groups, steps, outputs };
     Ok(Lowered { plan, recipes })
 }
@@ -53,22 +60,15 @@ enum Operand {
     View(View),
 }
 
-/// A weight in use: vectors stay f32, matrices take the engine's dtype, and those that are multiplied go into panels.
-struct UsedWeight {
-    id: WeightId,
-    dtype: DType,
-    packing: Packing,
-}
-
 struct Lowering<'g> {
     graph: &'g Graph,
-    precision: Precision,
+    formats: Formats,
     /// By graph value.
     operands: Vec<Operand>,
     values: Vec<Value>,
     weights: Vec<UsedWeight>,
-    /// Index into `weights` by graph weight.
-    places: HashMap<WeightId, usize>,
+    /// Index into `weights` by graph weight and element type.
+    places: HashMap<(WeightId, DType), usize>,
     steps: Vec<Step>,
 }
 
@@ -80,8 +80,13 @@ impl Lowering<'_> {
         let inputs = self.inputs(node);
         let weights = (0..node.weights.len()).map(|position| self.weight(node, position)).collect();
         let mut outputs = Vec::with_capacity(node.outputs.len());
-        for output in &node.outputs {
-            outputs.extend(self.define(*output)?);
+        let first = inputs.first().map(|view| self.values[view.value].dtype);
+        for (index, output) in node.outputs.iter().enumerate() {
+            let dtype = match self.is_output(*output, Some("logits")) {
+                true => DType::F32,
+                false => value_dtype(self.formats.target, self.formats.precision, &node.op, index, first),
+            };
+            outputs.extend(self.define(*output, dtype)?);
         }
         let fused = if node.fused.is_empty() { vec![node.name.clone()] } else { node.fused.clone() };
         self.steps.push(Step { name: node.name.clone(), op: node.op.clone(), inputs, weights, outputs, fused });
@@ -107,7 +112,7 @@ impl Lowering<'_> {
     }
 
     /// A plan value for a node's result; a cache has no columns and needs none.
-    fn define(&mut self, id: ValueId) -> Result<Option<View>> {
+    fn define(&mut self, id: ValueId, dtype: DType) -> Result<Option<View>> {
         let value = &self.graph.values[id.0];
         let (rows, columns) = match value.shape.as_slice() {
             [Dim::Named(rows), Dim::Fixed(columns)] if rows == TOKENS => (Rows::Tokens, *columns),
@@ -118,21 +123,26 @@ impl Lowering<'_> {
             return Ok(None);
         }
         if value.dtype != DType::F32 {
-            return Err(invalid(&value.name, "computed values are f32"));
+            return Err(invalid(&value.name, "computed values are f32 in a graph"));
         }
         let view = View { value: self.values.len(), start: 0, columns };
-        self.values.push(Value { name: value.name.clone(), rows, columns, slot: 0 });
+        self.values.push(Value { name: value.name.clone(), rows, columns, slot: 0, dtype });
         self.operands[id.0] = Operand::View(view);
         Ok(Some(view))
     }
 
-    /// Index of the node's weight at `position`; a weight used twice is one weight, in panels if either use needs them.
+    /// Index of the node's weight at `position`; a weight used twice in one type is one weight, in panels if either use
+    /// needs them.
     fn weight(&mut self, node: &Node, position: usize) -> usize {
         let id = node.weights[position];
-        let (dtype, packing) = self.storage(&node.op, position);
-        let place = *self.places.entry(id).or_insert_with(|| {
-            self.weights.push(UsedWeight { id, dtype, packing });
-            self.weights.len() - 1
+        let (dtype, packing) = self.storage(node, position);
+        let place = *self.places.entry((id, dtype)).or_insert_with(|| {
+            let place = self.weights.len();
+            self.weights.push(UsedWeight { id, dtype, packing, scales: false });
+            if dtype == DType::E4M3 {
+                self.weights.push(UsedWeight { id, dtype: DType::F32, packing: Packing::RowMajor, scales: true });
+            }
+            place
         });
         if packing == Packing::Panels {
             self.weights[place].packing = packing;
@@ -140,16 +150,24 @@ impl Lowering<'_> {
         place
     }
 
-    fn storage(&self, op: &Op, position: usize) -> (DType, Packing) {
-        let matrix = match self.precision {
-            Precision::F32 => DType::F32,
-            Precision::Bf16 => DType::BF16,
+    /// Vectors stay f32, matrices take the engine's element type, and those that a CPU multiplies go into panels.
+    fn storage(&self, node: &Node, position: usize) -> (DType, Packing) {
+        let Formats { target, precision, head, .. } = self.formats;
+        let packing = match target {
+            Target::Cpu => Packing::Panels,
+            Target::Cuda => Packing::RowMajor,
         };
-        match (op, position) {
-            (Op::Linear { .. }, 0) | (Op::GatedLinear { .. }, 0 | 1) => (matrix, Packing::Panels),
-            (Op::Embedding | Op::PositionEmbedding, 0) => (matrix, Packing::RowMajor),
+        match (&node.op, position) {
+            (Op::Linear { .. }, 0) if self.is_output(node.outputs[0], None) => (head, packing),
+            (Op::Linear { .. }, 0) | (Op::GatedLinear { .. }, 0 | 1) => (precision.matrix(), packing),
+            (Op::Embedding | Op::PositionEmbedding, 0) => (precision.base(), Packing::RowMajor),
             _ => (DType::F32, Packing::RowMajor),
         }
+    }
+
+    /// Whether a value leaves the graph, under that name or any.
+    fn is_output(&self, id: ValueId, name: Option<&str>) -> bool {
+        self.graph.outputs.iter().any(|(output, value)| *value == id && name.is_none_or(|name| name == output))
     }
 
     fn output(&self, name: &str, id: ValueId) -> Result<Output> {
@@ -162,33 +180,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Gives every weight its place: one after another, each at the alignment of its packing.
-fn place_weights(graph: &Graph, used: &[UsedWeight]) -> (Vec<WeightSpec>, Vec<Recipe>) {
-    let mut end = 0u64;
-    let place = |weight: &UsedWeight| {
-        let of = &graph.weights[weight.id.0];
-        let mut spec = WeightSpec {
-            name: of.name.clone(),
-            dtype: weight.dtype,
-            shape: of.shape.clone(),
-            packing: weight.packing,
-            offset: end.next_multiple_of(weight.packing.alignment()),
-            bytes: 0,
-            checksum: String::new(),
-        };
-        // A size that overflows stays zero and fails the plan's validation.
-        spec.bytes = spec.packed_bytes().unwrap_or(0);
-        end = spec.offset.saturating_add(spec.bytes);
-        (spec, of.recipe.clone())
-    };
-    used.iter().map(place).unzip()
-}
-
-fn kv_groups(graph: &Graph, precision: Precision) -> Vec<KvGroup> {
-    let dtype = match precision {
-        Precision::F32 => DType::F32,
-        Precision::Bf16 => DType::BF16,
-    };
+fn kv_groups(graph: &Graph, dtype: DType) -> Vec<KvGroup> {
     let group = |cache: &crate::network::CacheGroup| KvGroup {
         layers: cache.layers.clone(),
         kv_heads: cache.kv_heads,
@@ -206,6 +198,7 @@ fn invalid(what: &str, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Precision;
     use crate::types::Activation;
 
     fn model() -> ModelInfo {
@@ -218,6 +211,11 @@ mod tests {
             eos_token_ids: vec![],
             bos_token_id: None,
         }
+    }
+
+    fn lower_as(graph: &Graph, target: Target, precision: Precision) -> Result<Lowered> {
+        let formats = Formats { target, precision, kv: precision.base(), head: precision.base() };
+        lower(graph, model(), formats, &|_| Granularity::Row)
     }
 
     /// `logits = head(gather(gelu(x[2..8][1..5])))` and one slice that nobody reads, stored last node first.
@@ -240,13 +238,13 @@ mod tests {
 
     #[test]
     fn slices_of_slices_become_one_view_and_order_follows_the_data() -> Result<()> {
-        let Lowered { plan, recipes } = lower(&network()?, model(), Precision::Bf16)?;
+        let Lowered { plan, recipes } = lower_as(&network()?, Target::Cpu, Precision::Bf16)?;
         let names: Vec<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
         assert_eq!(names, ["x", "active", "picked", "logits"]);
         assert_eq!(plan.steps[1].inputs, [View { value: 0, start: 3, columns: 4 }]);
         assert!(plan.steps[0].inputs.is_empty(), "ids are not listed");
         assert_eq!(plan.steps[3].fused, ["logits"]);
-        assert_eq!(recipes, [Recipe::tensor("table"), Recipe::tensor("head")]);
+        assert_eq!(recipes, [Some(Recipe::tensor("table")), Some(Recipe::tensor("head"))]);
         let kinds: Vec<_> = plan.weights.iter().map(|spec| (spec.packing, spec.dtype, spec.offset)).collect();
         assert_eq!(kinds, [(Packing::RowMajor, DType::BF16, 0), (Packing::Panels, DType::BF16, 4096)]);
         Ok(())
@@ -257,7 +255,7 @@ mod tests {
         let mut graph = network()?;
         let inner = graph.values.iter().position(|value| value.name == "inner").expect("is there");
         graph.output("part", ValueId(inner));
-        let error = lower(&graph, model(), Precision::F32).err().expect("refused");
+        let error = lower_as(&graph, Target::Cpu, Precision::F32).err().expect("refused");
         assert!(matches!(&error, Error::InvalidNetwork { what, .. } if what == "part"), "{error}");
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! From a checkpoint to an engine file: lowers the optimised graph to a plan, plans memory, packs weights.
 
 mod build;
+mod formats;
 mod lower;
 mod memory;
 mod pack;
+mod place;
 mod recipe;
 
 #[cfg(test)]

@@ -87,6 +87,8 @@ impl trtllm_build_config {
                 0 => None,
                 1 => Some(Precision::F32),
                 2 => Some(Precision::Bf16),
+                3 => Some(Precision::F16),
+                4 => Some(Precision::Fp8),
                 other => return Err(Error::argument("config.precision", format!("{other} is no trtllm_precision"))),
             },
             // SAFETY: as the caller promises.
@@ -94,6 +96,7 @@ impl trtllm_build_config {
                 names(self.disabled_passes, self.disabled_pass_count, "config.disabled_passes")
             }?,
             max_positions: (self.max_positions > 0).then_some(self.max_positions as usize),
+            ..BuildOptions::default()
         })
     }
 }

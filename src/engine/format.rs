@@ -9,11 +9,12 @@ use crate::error::{Error, Result};
 /// First bytes of an engine file.
 pub const MAGIC: [u8; 8] = *b"TRTLLM\0\x01";
 /// Version of the file format; readers accept exactly their own.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the header; the first section starts here.
 pub const HEADER_BYTES: usize = 4096;
 
 const TARGET_CPU: u32 = 1;
+const TARGET_CUDA: u32 = 2;
 const CHECKSUM_AT: usize = 24;
 const TABLE_AT: usize = 64;
 const ENTRY_BYTES: usize = 32;
@@ -147,6 +148,7 @@ impl Header {
     pub fn encode(&self) -> Vec<u8> {
         let target = match self.target {
             Target::Cpu => TARGET_CPU,
+            Target::Cuda => TARGET_CUDA,
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
@@ -233,6 +235,7 @@ fn check_header_sum(bytes: &[u8; HEADER_BYTES]) -> Result<()> {
 fn read_target(bytes: &[u8; HEADER_BYTES]) -> Result<Target> {
     match read_u32(bytes, 32) {
         TARGET_CPU => Ok(Target::Cpu),
+        TARGET_CUDA => Ok(Target::Cuda),
         other => Err(corrupt(format!("unknown target {other}"))),
     }
 }

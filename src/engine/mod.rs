@@ -1,5 +1,6 @@
 //! The engine: what a builder makes and a runtime runs. Plan (JSON), weights, tokenizer, template, defaults in one file.
 
+mod elements;
 mod format;
 mod inspect;
 mod leftover;
@@ -14,11 +15,12 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use elements::value_dtype;
 pub use format::{HEADER_BYTES, Header, Section, SectionKind, VERSION};
 pub use inspect::inspect;
 pub use plan::{
-    BLOCK_TOKENS, KvGroup, Limits, ModelInfo, Output, PANEL, Packing, Plan, Precision, Rows, Slot, Step, Target, Value,
-    View, WeightSpec,
+    BLOCK_TOKENS, Granularity, KvGroup, Limits, ModelInfo, Output, PANEL, Packing, Plan, Precision, Rows, SCALE_BLOCK,
+    ScaleSpec, Slot, Step, Target, Value, View, WeightSpec,
 };
 pub use read::{Engine, OpenOptions};
 pub use storage::{Disk, Storage, StoredFile};

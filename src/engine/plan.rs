@@ -9,20 +9,69 @@ use crate::types::{DType, Op};
 pub const PANEL: usize = 32;
 /// Tokens in one KV block.
 pub const BLOCK_TOKENS: usize = 16;
+/// Rows and columns of a weight matrix that share a scale (see [`Granularity::Block`]).
+pub const SCALE_BLOCK: usize = 128;
 
 /// The device class a plan was built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
     Cpu,
+    Cuda,
 }
 
-/// Arithmetic class of an engine: dtype of linear weights and of the KV cache.
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Target::Cpu => "cpu",
+            Target::Cuda => "cuda",
+        })
+    }
+}
+
+/// Arithmetic class of an engine: how its linear weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     F32,
     Bf16,
+    F16,
+    /// Linear weights are e4m3 with scales; everything else is as in [`Precision::Bf16`].
+    Fp8,
+}
+
+impl Precision {
+    /// Element type of the linear weights.
+    #[must_use]
+    pub fn matrix(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+            Precision::F16 => DType::F16,
+            Precision::Fp8 => DType::E4M3,
+        }
+    }
+
+    /// Element type of what is not quantised: tables, activations that are not the residual stream, the KV cache and the
+    /// head unless fp8 was asked for.
+    #[must_use]
+    pub fn base(self) -> DType {
+        match self {
+            Precision::Fp8 => DType::BF16,
+            other => other.matrix(),
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+            Precision::Fp8 => "fp8",
+        })
+    }
 }
 
 /// What a deployment needs to know of the model.
@@ -48,7 +97,7 @@ pub enum Rows {
     LogitRows,
 }
 
-/// A matrix computed by a step: `rows x columns`, row-major, f32, in a workspace slot.
+/// A matrix computed by a step: `rows x columns`, row-major, in a workspace slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Value {
     pub name: String,
@@ -56,6 +105,21 @@ pub struct Value {
     pub columns: usize,
     /// Workspace slot; values whose lifetimes do not overlap share one.
     pub slot: usize,
+    /// As [`super::value_dtype`] says.
+    #[serde(default = "f32_values")]
+    pub dtype: DType,
+}
+
+fn f32_values() -> DType {
+    DType::F32
+}
+
+impl Value {
+    /// Bytes of one row.
+    #[must_use]
+    pub fn row_bytes(&self) -> usize {
+        self.columns.saturating_mul(self.dtype.bytes())
+    }
 }
 
 /// One reusable piece of workspace; its size at load is `max(tokens*bytes_per_token, logit_rows*bytes_per_logit_row)`.
@@ -79,8 +143,9 @@ pub struct View {
 pub enum Packing {
     /// Row-major as the shape says.
     RowMajor,
-    /// A matrix `[N, K]` in panels of [`PANEL`] rows, N and K zero-padded (N to PANEL, K to even).
-    /// f32: `[N/32][K][32]`. bf16: `[N/32][K/2][32][2]`, so that 4 bytes hold elements k and k+1 of one row.
+    /// A matrix `[N, K]` in panels of [`PANEL`] rows, N zero-padded to PANEL and K to [`Packing::padded_columns`].
+    /// f32: `[N/32][K][32]`. bf16 and f16: `[N/32][K/2][32][2]`, so that 4 bytes hold elements k and k+1 of one row.
+    /// e4m3: `[N/32][K/4][32][4]`.
     Panels,
 }
 
@@ -89,10 +154,45 @@ impl Packing {
     #[must_use]
     pub fn alignment(self) -> u64 {
         match self {
-            Packing::RowMajor => 64,
+            Packing::RowMajor => 256,
             Packing::Panels => 4096,
         }
     }
+
+    /// Columns that a panel of `columns` columns has in memory; `None` on overflow.
+    #[must_use]
+    pub fn padded_columns(columns: usize, dtype: DType) -> Option<usize> {
+        columns.checked_next_multiple_of(if dtype == DType::E4M3 { 4 } else { 2 })
+    }
+}
+
+/// What shares one scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Granularity {
+    /// A row of the matrix: scales `[N]`.
+    Row,
+    /// [`SCALE_BLOCK`] x [`SCALE_BLOCK`] elements: scales `[ceil(N/128), ceil(K/128)]`.
+    Block,
+}
+
+impl Granularity {
+    /// Shape of the scales of a matrix `[rows, columns]`.
+    #[must_use]
+    pub fn scale_shape(self, rows: usize, columns: usize) -> Vec<usize> {
+        match self {
+            Granularity::Row => vec![rows],
+            Granularity::Block => vec![rows.div_ceil(SCALE_BLOCK), columns.div_ceil(SCALE_BLOCK)],
+        }
+    }
+}
+
+/// Scales of a quantised weight: an element is its code's value times its scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleSpec {
+    /// Index of the scales among the plan's weights: f32, row-major.
+    pub weight: usize,
+    pub granularity: Granularity,
 }
 
 /// One weight in the engine's weight section.
@@ -103,7 +203,10 @@ pub struct WeightSpec {
     /// Logical shape, before padding.
     pub shape: Vec<usize>,
     pub packing: Packing,
-    /// Start in the weight section; a multiple of 4096 for panels and of 64 otherwise.
+    /// Scales of e4m3 elements; no other type has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleSpec>,
+    /// Start in the weight section; a multiple of [`Packing::alignment`].
     pub offset: u64,
     pub bytes: u64,
     /// xxh3-64 of the packed bytes, in hexadecimal.
@@ -117,7 +220,7 @@ impl WeightSpec {
         let elements = match (self.packing, self.shape.as_slice()) {
             (Packing::RowMajor, shape) => shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?,
             (Packing::Panels, [n, k]) => {
-                n.checked_next_multiple_of(PANEL)?.checked_mul(k.checked_next_multiple_of(2)?)?
+                n.checked_next_multiple_of(PANEL)?.checked_mul(Packing::padded_columns(*k, self.dtype)?)?
             }
             (Packing::Panels, _) => return None,
         };

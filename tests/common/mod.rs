@@ -35,7 +35,7 @@ fn build(checkpoint: &str, path: &Path, precision: Precision, disabled_passes: &
     let options = BuildOptions {
         precision: Some(precision),
         disabled_passes: disabled_passes.iter().map(ToString::to_string).collect(),
-        max_positions: None,
+        ..BuildOptions::default()
     };
     let source = Source::Checkpoint(tests_path(checkpoint));
     builder::build(&source, path, &options, &mut |_, _| ControlFlow::Continue(())).expect("the checkpoint builds");

@@ -45,7 +45,7 @@ fn operands_that_do_not_fit_the_operation_are_refused() {
 
 #[test]
 fn weights_out_of_place_are_refused() {
-    refused("weight `head`", |plan| plan.weights[2].offset = 256);
+    refused("weight `head`", |plan| plan.weights[2].offset = 512);
     refused("weight `gain`", |plan| plan.weights[1].offset += 64);
     refused("weight `gain`", |plan| plan.weights[1].bytes = 8);
     refused("weight `gain`", |plan| plan.weights[1].shape = vec![usize::MAX, 4]);
