@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::formats::Formats;
 use super::lower::{Lowered, lower};
-use super::pack::pack_weight;
+use super::pack;
 use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
-use crate::engine::{EngineWriter, Granularity, ModelInfo, Precision, SectionKind, Target, Text};
+use crate::engine::{EngineWriter, ModelInfo, Precision, SectionKind, Target, Text};
 use crate::error::{Error, Result};
 use crate::models;
 use crate::network::Graph;
@@ -124,7 +124,7 @@ fn pass_set(options: &BuildOptions) -> Result<PassSet> {
 
 fn lower_graph(graph: &Graph, input: &Input, options: &BuildOptions) -> Result<Lowered> {
     let formats = Formats::choose(options, input.weights.dtype().or(input.config.dtype))?;
-    lower(graph, model_info(&input.config, options)?, formats, &|_| Granularity::Row)
+    lower(graph, model_info(&input.config, options)?, formats, &*input.weights)
 }
 
 fn model_info(config: &ModelConfig, options: &BuildOptions) -> Result<ModelInfo> {
@@ -155,13 +155,10 @@ fn pack_weights(
     let total = lowered.plan.weights_bytes().max(1);
     let mut packed = 0;
     report(0.0)?;
-    for (spec, recipe) in lowered.plan.weights.iter_mut().zip(&lowered.recipes) {
-        let recipe = recipe.as_ref().ok_or_else(|| Error::internal("builder", "scales are not packed yet"))?;
-        pack_weight(&*input.weights, recipe, spec, &mut writer, &mut |bytes| {
-            packed += bytes;
-            report((packed as f32 / total as f32).min(1.0))
-        })?;
-    }
+    pack::pack_weights(&*input.weights, &lowered.recipes, &mut lowered.plan.weights, &mut writer, &mut |bytes| {
+        packed += bytes;
+        report((packed as f32 / total as f32).min(1.0))
+    })?;
     report(1.0)?;
     Ok((writer, lowered))
 }

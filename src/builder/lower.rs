@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use super::formats::Formats;
 use super::memory::assign_slots;
 use super::place::{UsedWeight, place};
-use crate::engine::{
-    Granularity, KvGroup, ModelInfo, Output, Packing, Plan, Rows, Step, Target, Value, View, value_dtype,
-};
+use super::stored::is_quantized;
+use crate::checkpoint::WeightSource;
+use crate::engine::{KvGroup, ModelInfo, Output, Packing, Plan, Rows, Step, Target, Value, View, value_dtype};
 use crate::error::{Error, Result};
 use crate::network::{Dim, Graph, LOGIT_ROWS, Node, Recipe, TOKENS, ValueId, WeightId};
 use crate::types::{DType, Op};
@@ -19,19 +19,16 @@ pub(super) struct Lowered {
     pub(super) recipes: Vec<Option<Recipe>>,
 }
 
-/// Lowers the live part of a verified graph; `granularity` chooses how a weight that becomes e4m3 is scaled.
+/// Lowers the live part of a verified graph. How `source` stores a weight decides how its e4m3 form is scaled, and whether
+/// it has one: what a quantised checkpoint leaves plain stays plain.
 ///
 /// # Errors
 /// `InvalidNetwork` naming a value that a plan cannot express, or what the graph's own order refuses.
-pub(super) fn lower(
-    graph: &Graph,
-    model: ModelInfo,
-    formats: Formats,
-    granularity: &dyn Fn(&Recipe) -> Granularity,
-) -> Result<Lowered> {
+pub(super) fn lower(graph: &Graph, model: ModelInfo, formats: Formats, source: &dyn WeightSource) -> Result<Lowered> {
     let mut lowering = Lowering {
         graph,
         formats,
+        source,
         operands: vec![Operand::Dropped; graph.values.len()],
         values: Vec::new(),
         weights: Vec::new(),
@@ -45,7 +42,7 @@ pub(super) fn lower(
         graph.outputs.iter().map(|(name, value)| lowering.output(name, *value)).collect::<Result<Vec<_>>>()?;
     let Lowering { mut values, weights, steps, .. } = lowering;
     let slots = assign_slots(&mut values, &steps, &outputs);
-    let (weights, recipes) = place(graph, &weights, granularity);
+    let (weights, recipes) = place(graph, &weights, source);
     let kv_groups = kv_groups(graph, formats.kv);
     let Formats { target, precision, .. } = formats;
     let plan = Plan { target, precision, model, values, slots, weights, kv_groups, steps, outputs };
@@ -63,6 +60,7 @@ enum Operand {
 struct Lowering<'g> {
     graph: &'g Graph,
     formats: Formats,
+    source: &'g dyn WeightSource,
     /// By graph value.
     operands: Vec<Operand>,
     values: Vec<Value>,
@@ -159,10 +157,18 @@ impl Lowering<'_> {
         };
         match (&node.op, position) {
             (Op::Linear { .. }, 0) if self.is_output(node.outputs[0], None) => (head, packing),
-            (Op::Linear { .. }, 0) | (Op::GatedLinear { .. }, 0 | 1) => (precision.matrix(), packing),
+            (Op::Linear { .. }, 0) => (self.matrix(&node.weights[..1]), packing),
+            (Op::GatedLinear { .. }, 0 | 1) => (self.matrix(&node.weights[..2]), packing),
             (Op::Embedding | Op::PositionEmbedding, 0) => (precision.base(), Packing::RowMajor),
             _ => (DType::F32, Packing::RowMajor),
         }
+    }
+
+    /// Element type of the matrices of one linear.
+    fn matrix(&self, weights: &[WeightId]) -> DType {
+        let quantized = |id: &WeightId| is_quantized(self.source, &self.graph.weights[id.0].recipe);
+        let left_plain = self.source.dtype() == Some(DType::E4M3) && !weights.iter().any(quantized);
+        if left_plain { self.formats.precision.base() } else { self.formats.precision.matrix() }
     }
 
     /// Whether a value leaves the graph, under that name or any.
@@ -198,6 +204,7 @@ fn invalid(what: &str, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Dummy;
     use crate::engine::Precision;
     use crate::types::Activation;
 
@@ -215,7 +222,7 @@ mod tests {
 
     fn lower_as(graph: &Graph, target: Target, precision: Precision) -> Result<Lowered> {
         let formats = Formats { target, precision, kv: precision.base(), head: precision.base() };
-        lower(graph, model(), formats, &|_| Granularity::Row)
+        lower(graph, model(), formats, &Dummy::new([], 0))
     }
 
     /// `logits = head(gather(gelu(x[2..8][1..5])))` and one slice that nobody reads, stored last node first.

@@ -1,6 +1,8 @@
 //! Gives every weight its place in the engine: one after another, each at the alignment of its packing, scales right behind
 //! what they scale, so that both can be written in one go.
 
+use super::stored::kept_scales;
+use crate::checkpoint::WeightSource;
 use crate::engine::{Granularity, Packing, ScaleSpec, WeightSpec};
 use crate::network::{Graph, Recipe, WeightId};
 use crate::types::DType;
@@ -17,11 +19,11 @@ pub(super) struct UsedWeight {
 pub(super) fn place(
     graph: &Graph,
     used: &[UsedWeight],
-    granularity: &dyn Fn(&Recipe) -> Granularity,
+    source: &dyn WeightSource,
 ) -> (Vec<WeightSpec>, Vec<Option<Recipe>>) {
     let mut end = 0u64;
     let place = |(index, weight): (usize, &UsedWeight)| {
-        let mut spec = spec(graph, weight, index, granularity);
+        let mut spec = spec(graph, weight, index, source);
         spec.offset = end.next_multiple_of(weight.packing.alignment());
         // A size that overflows stays zero and fails the plan's validation.
         spec.bytes = spec.packed_bytes().unwrap_or(0);
@@ -31,9 +33,9 @@ pub(super) fn place(
     used.iter().enumerate().map(place).unzip()
 }
 
-fn spec(graph: &Graph, weight: &UsedWeight, index: usize, granularity: &dyn Fn(&Recipe) -> Granularity) -> WeightSpec {
+fn spec(graph: &Graph, weight: &UsedWeight, index: usize, source: &dyn WeightSource) -> WeightSpec {
     let of = &graph.weights[weight.id.0];
-    let granularity = || granularity(&of.recipe);
+    let granularity = || kept_scales(source, &of.recipe).map_or(Granularity::Row, |(granularity, _)| granularity);
     let (name, shape) = match (weight.scales, of.shape.as_slice()) {
         (true, [rows, columns]) => (format!("{}.scale", of.name), granularity().scale_shape(*rows, *columns)),
         _ => (of.name.clone(), of.shape.clone()),

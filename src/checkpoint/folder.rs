@@ -12,7 +12,8 @@ use serde::Deserialize;
 use super::convert::convert_block;
 use super::json::Entries;
 use super::safetensors::{Shard, Tensor};
-use super::source::{WeightSource, matrix};
+use super::scales::{SUFFIXES, apply, scales};
+use super::source::{Scales, WeightSource, matrix};
 use crate::error::{Error, Result};
 use crate::types::DType;
 
@@ -30,6 +31,8 @@ pub struct Folder {
     shards: Vec<Shard>,
     /// Shard of each tensor.
     tensors: HashMap<String, usize>,
+    /// Of quantised tensors.
+    scales: HashMap<String, Scales>,
 }
 
 impl Folder {
@@ -48,7 +51,7 @@ impl Folder {
             why: "a checkpoint folder needs it".into(),
         };
         let weights = weight_files(path)?;
-        Ok(Self {
+        let folder = Self {
             config: read_small(path, "config.json", 4 * MIB)?.ok_or_else(|| required("config.json"))?,
             generation_config: read_small(path, "generation_config.json", 4 * MIB)?,
             tokenizer: read_small(path, "tokenizer.json", 64 * MIB)?,
@@ -56,7 +59,9 @@ impl Folder {
             chat_template: read_small(path, "chat_template.jinja", MIB / 4)?,
             tensors: weights.index,
             shards: weights.shards,
-        })
+            scales: HashMap::new(),
+        };
+        folder.with_scales()
     }
 
     /// Names and shapes of all tensors, in no order.
@@ -80,7 +85,7 @@ impl WeightSource for Folder {
 
     /// The type that holds the most elements.
     fn dtype(&self) -> Option<DType> {
-        let mut elements: [(DType, usize); 3] = [(DType::F32, 0), (DType::F16, 0), (DType::BF16, 0)];
+        let mut elements = [DType::F32, DType::F16, DType::BF16, DType::E4M3].map(|dtype| (dtype, 0));
         for tensor in self.shards.iter().flat_map(|shard| shard.tensors.values()) {
             let entry = elements.iter_mut().find(|(dtype, _)| Some(*dtype) == float(tensor.dtype));
             if let Some((_, count)) = entry {
@@ -90,25 +95,84 @@ impl WeightSource for Folder {
         elements.into_iter().filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count).map(|(dtype, _)| dtype)
     }
 
+    fn scales(&self, name: &str) -> Option<&Scales> {
+        self.scales.get(name)
+    }
+
+    fn codes(&self, name: &str, rows: Range<usize>, columns: Range<usize>, out: &mut [u8]) -> Result<()> {
+        let (bytes, width) = self.block(name, &rows, &columns, out.len())?;
+        if !self.scales.contains_key(name) {
+            return Err(invalid_tensor(name, "it is not quantised"));
+        }
+        for (row, out) in rows.zip(out.chunks_exact_mut(columns.len().max(1))) {
+            out.copy_from_slice(&bytes[row * width..][columns.clone()]);
+        }
+        Ok(())
+    }
+
     fn read(&self, name: &str, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let Some((shard, tensor)) = self.tensor(name) else {
-            return Err(Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why: "it is missing".into() });
+        let (bytes, width) = self.block(name, &rows, &columns, out.len())?;
+        let dtype = self.tensor(name).map(|(_, tensor)| tensor.dtype);
+        let (dtype, scales) = match (dtype.and_then(float), self.scales.get(name)) {
+            (Some(DType::E4M3), None) => return Err(invalid_tensor(name, "it is F8_E4M3 and its scales are missing")),
+            (Some(dtype), scales) => (dtype, scales),
+            (None, _) => {
+                let what =
+                    format!("tensor `{name}` of type {}", dtype.map_or(String::new(), |dtype| dtype.to_string()));
+                return Err(Error::Unsupported { what, why: "F32, F16, BF16 and F8_E4M3 are read".into() });
+            }
         };
-        let Some(dtype) = float(tensor.dtype) else {
-            let what = format!("tensor `{name}` of type {}", tensor.dtype);
-            return Err(Error::Unsupported { what, why: "F32, F16 and BF16 are read".into() });
-        };
+        convert_block(bytes, dtype, width, rows.clone(), columns.clone(), out);
+        if let Some(scales) = scales {
+            apply(scales, width, rows, columns, out);
+        }
+        Ok(())
+    }
+}
+
+impl Folder {
+    /// The bytes and the width of a tensor that holds a block of `elements` elements.
+    fn block(
+        &self,
+        name: &str,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        elements: usize,
+    ) -> Result<(&[u8], usize)> {
+        let (shard, tensor) = self.tensor(name).ok_or_else(|| invalid_tensor(name, "it is missing"))?;
         let (height, width) = matrix(&tensor.shape);
         if rows.start > rows.end || rows.end > height || columns.start > columns.end || columns.end > width {
             let why = format!("rows {rows:?} and columns {columns:?} are not in shape {:?}", tensor.shape);
-            return Err(Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why });
+            return Err(invalid_tensor(name, &why));
         }
-        if out.len() != rows.len() * columns.len() {
-            return Err(Error::argument("out", format!("{} elements for {rows:?} x {columns:?}", out.len())));
+        match elements == rows.len() * columns.len() {
+            true => Ok((shard.bytes(tensor), width)),
+            false => Err(Error::argument("out", format!("{elements} elements for {rows:?} x {columns:?}"))),
         }
-        convert_block(shard.bytes(tensor), dtype, width, rows, columns, out);
-        Ok(())
     }
+
+    /// Finds the scales of every tensor of e4m3 codes that has some.
+    fn with_scales(mut self) -> Result<Self> {
+        let mut found = HashMap::new();
+        for (name, shape) in self.tensors() {
+            let codes = self.tensor(name).is_some_and(|(_, tensor)| tensor.dtype == Dtype::F8_E4M3);
+            let of =
+                SUFFIXES.iter().map(|suffix| format!("{name}{suffix}")).find(|name| self.tensors.contains_key(name));
+            let (true, Some(of), false) = (codes, of, shape.contains(&0)) else { continue };
+            let scale_shape = self.shape(&of).unwrap_or_default();
+            let (rows, columns) = matrix(&scale_shape);
+            let mut values = vec![0.0; rows * columns];
+            self.read(&of, 0..rows, 0..columns, &mut values)?;
+            let scales = scales(shape, &scale_shape, &values).map_err(|why| invalid_tensor(name, &why))?;
+            found.insert(name.to_string(), scales);
+        }
+        self.scales = found;
+        Ok(self)
+    }
+}
+
+fn invalid_tensor(name: &str, why: &str) -> Error {
+    Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why: why.into() }
 }
 
 fn float(dtype: Dtype) -> Option<DType> {
@@ -116,6 +180,7 @@ fn float(dtype: Dtype) -> Option<DType> {
         Dtype::F32 => Some(DType::F32),
         Dtype::F16 => Some(DType::F16),
         Dtype::BF16 => Some(DType::BF16),
+        Dtype::F8_E4M3 => Some(DType::E4M3),
         _ => None,
     }
 }

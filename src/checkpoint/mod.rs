@@ -6,6 +6,7 @@ mod dummy;
 mod folder;
 mod json;
 mod safetensors;
+mod scales;
 mod source;
 
 #[cfg(test)]
@@ -16,4 +17,4 @@ pub use config::{
 };
 pub use dummy::Dummy;
 pub use folder::Folder;
-pub use source::WeightSource;
+pub use source::{SCALE_BLOCK, Scales, Scaling, WeightSource};

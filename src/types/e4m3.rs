@@ -1,15 +1,22 @@
 //! The 8-bit float e4m3 (OCP): sign, 4 bits of exponent with bias 7, 3 of mantissa. No infinity; 0x7f and 0xff are NaN.
+//! Written so that loops over slices become vector code, without subnormal f32 on the way.
 
 /// The largest value.
 pub const MAX: f32 = 448.0;
 /// The smallest positive normal value.
 const MIN_NORMAL: f32 = 1.0 / 64.0;
+/// Difference of the exponents' biases, where an f32 keeps its exponent.
+const REBIAS: u32 = (127 - 7) << 23;
 
 /// The value of a code.
 #[inline]
 #[must_use]
 pub fn decode(code: u8) -> f32 {
-    VALUES[code as usize]
+    let (sign, size) = (u32::from(code & 0x80) << 24, u32::from(code & 0x7f));
+    let small = (size as i32) as f32 * (MIN_NORMAL / 8.0);
+    let normal = if size == 0x7f { f32::NAN.to_bits() } else { (size << 20) + REBIAS };
+    let size = if size < 8 { small.to_bits() } else { normal };
+    f32::from_bits(sign | size)
 }
 
 /// The code of the nearest value, ties to the even code; what is larger than [`MAX`] becomes that, NaN stays NaN.
@@ -22,28 +29,9 @@ pub fn encode(x: f32) -> u8 {
     let size = if x.abs() < MAX { x.abs() } else { MAX };
     let small = (size + SUBNORMAL).to_bits().wrapping_sub(SUBNORMAL.to_bits());
     let bits = size.to_bits();
-    // Three of 23 bits of mantissa stay; the exponent's bias goes from 127 to 7.
-    let normal = (bits.wrapping_add(0x7_ffff + (bits >> 20 & 1)) >> 20).wrapping_sub((127 - 7) << 3);
+    let normal = (bits.wrapping_add(0x7_ffff + (bits >> 20 & 1)) >> 20).wrapping_sub(REBIAS >> 20);
     let code = if size < MIN_NORMAL { small } else { normal };
     if x.is_nan() { sign | 0x7f } else { sign | code as u8 }
-}
-
-static VALUES: [f32; 256] = values();
-
-const fn values() -> [f32; 256] {
-    let mut values = [0.0; 256];
-    let mut code = 0;
-    while code < 256 {
-        let (exponent, mantissa) = ((code as u32 >> 3) & 15, code as u32 & 7);
-        let size = match (exponent, mantissa) {
-            (15, 7) => f32::NAN,
-            (0, _) => mantissa as f32 / 512.0,
-            _ => f32::from_bits((exponent + 120) << 23 | mantissa << 20),
-        };
-        values[code] = if code < 128 { size } else { -size };
-        code += 1;
-    }
-    values
 }
 
 #[cfg(test)]
