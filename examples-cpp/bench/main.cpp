@@ -21,6 +21,10 @@ const char *precision_name(int32_t precision) {
             return "f32";
         case TRTLLM_PRECISION_BF16:
             return "bf16";
+        case TRTLLM_PRECISION_F16:
+            return "f16";
+        case TRTLLM_PRECISION_FP8:
+            return "fp8";
         default:
             return "unknown";
     }
@@ -31,6 +35,8 @@ void describe(Report &report, const trtllm_engine_info &info) {
     report.library = trtllm_version_string();
     report.architecture = info.architecture;
     report.precision = precision_name(info.precision);
+    report.kv_precision = precision_name(info.kv_precision);
+    report.head_precision = precision_name(info.head_precision);
     report.weight_bytes = info.weight_bytes;
 }
 

@@ -42,7 +42,15 @@ trtllm_precision precision(std::string_view name) {
     if (name == "auto") return TRTLLM_PRECISION_AUTO;
     if (name == "f32") return TRTLLM_PRECISION_F32;
     if (name == "bf16") return TRTLLM_PRECISION_BF16;
-    throw std::invalid_argument("is none of auto, f32, bf16: '" + std::string(name) + "'");
+    if (name == "f16") return TRTLLM_PRECISION_F16;
+    if (name == "fp8") return TRTLLM_PRECISION_FP8;
+    throw std::invalid_argument("is none of auto, f32, bf16, f16, fp8: '" + std::string(name) + "'");
+}
+
+trtllm_target target(std::string_view name) {
+    if (name == "cpu") return TRTLLM_TARGET_CPU;
+    if (name == "cuda") return TRTLLM_TARGET_CUDA;
+    throw std::invalid_argument("is none of cpu, cuda: '" + std::string(name) + "'");
 }
 
 Setter source(Options::Source source) {
@@ -64,7 +72,10 @@ const std::map<std::string_view, Setter> &valued() {
         {"--checkpoint", source(Options::Source::checkpoint)},
         {"--dummy-weights", source(Options::Source::dummy)},
         {"--out", field(&Options::out, [](std::string_view text) { return std::string(text); })},
+        {"--target", field(&Options::target, target)},
         {"--precision", field(&Options::precision, precision)},
+        {"--kv-precision", field(&Options::kv_precision, precision)},
+        {"--head-precision", field(&Options::head_precision, precision)},
         {"--isa", field(&Options::isa, [](std::string_view text) { return std::string(text); })},
         {"--threads", field(&Options::threads, number<std::uint32_t>)},
         {"--batch", field(&Options::batch, positive<std::uint32_t>)},
@@ -131,7 +142,11 @@ const char *Options::usage() {
            "    --checkpoint DIR             is built first\n"
            "    --dummy-weights CONFIG.json  is built first, with random weights of that shape\n"
            "  build\n"
-           "    --precision auto|f32|bf16    default auto\n"
+           "    --target cpu|cuda            default cpu\n"
+           "    --precision auto|f32|bf16|f16|fp8\n"
+           "                                 default auto\n"
+           "    --kv-precision, --head-precision\n"
+           "                                 of the cache and the last layer; likewise\n"
            "    --out FILE                   where to build; default a temporary file\n"
            "    --keep                       leave what was built at --out\n"
            "  executor\n"

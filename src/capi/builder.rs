@@ -5,12 +5,12 @@ use std::path::Path;
 use std::ptr;
 
 use super::argument::{flag, name, names};
-use super::engine::{progress, trtllm_precision, trtllm_progress_callback};
+use super::engine::{progress, trtllm_precision, trtllm_progress_callback, trtllm_target};
 use super::panic::boundary;
 use super::sized::{self, Config, Growing};
 use super::status::trtllm_status;
 use crate::builder::{BuildOptions, Source, build};
-use crate::engine::Precision;
+use crate::engine::{Precision, Target};
 use crate::error::{Error, Result};
 
 /// How an engine is built. Start from `TRTLLM_BUILD_CONFIG_INIT`.
@@ -30,23 +30,29 @@ pub struct trtllm_build_config {
     pub seed: u64,
     /// Most tokens of a request, prompt and output together; 0: as the checkpoint says, which is the default.
     pub max_positions: u32,
-    /// A `trtllm_precision`. Default AUTO.
+    /// A `trtllm_precision`. AUTO keeps what the checkpoint stores, as far as the target has it. Default AUTO.
     pub precision: i32,
     /// 1: the checkpoint is the path of a lone `config.json`, and weights are random (normal, deviation 0.02): for
     /// measuring shapes. Default 0.
     pub dummy_weights: i32,
-    /// Must be 0.
-    pub reserved: i32,
+    /// A `trtllm_target`; 0 counts as CPU, which is the default.
+    pub target: i32,
+    /// A `trtllm_precision` for the KV cache: FP8, or that of the engine's 16-bit values (of F32 engines: F32), which AUTO
+    /// stands for. Default AUTO.
+    pub kv_precision: i32,
+    /// A `trtllm_precision` for the last linear layer of FP8 engines: FP8, or BF16, which AUTO stands for. Of other engines:
+    /// their own. Default AUTO.
+    pub head_precision: i32,
 }
 
-// SAFETY: five words, a u64 and four half words; every bit pattern is valid.
+// SAFETY: five words, a u64 and six half words; every bit pattern is valid.
 unsafe impl Growing for trtllm_build_config {
     const OLDEST_SIZE: usize = 64;
 }
 // SAFETY: begins with its size.
 unsafe impl Config for trtllm_build_config {}
 
-const _: () = assert!(size_of::<trtllm_build_config>() == 64);
+const _: () = assert!(size_of::<trtllm_build_config>() == 72);
 
 impl Default for trtllm_build_config {
     fn default() -> Self {
@@ -60,7 +66,9 @@ impl Default for trtllm_build_config {
             max_positions: 0,
             precision: trtllm_precision::Auto as i32,
             dummy_weights: 0,
-            reserved: 0,
+            target: trtllm_target::Cpu as i32,
+            kv_precision: trtllm_precision::Auto as i32,
+            head_precision: trtllm_precision::Auto as i32,
         }
     }
 }
@@ -79,26 +87,34 @@ impl trtllm_build_config {
     /// # Safety
     /// `disabled_passes` is valid for its count, and its elements are strings.
     unsafe fn options(&self) -> Result<BuildOptions> {
-        if self.reserved != 0 {
-            return Err(Error::argument("config.reserved", "is not 0"));
-        }
         Ok(BuildOptions {
-            precision: match self.precision {
-                0 => None,
-                1 => Some(Precision::F32),
-                2 => Some(Precision::Bf16),
-                3 => Some(Precision::F16),
-                4 => Some(Precision::Fp8),
-                other => return Err(Error::argument("config.precision", format!("{other} is no trtllm_precision"))),
+            target: match self.target {
+                0 | 1 => Target::Cpu,
+                2 => Target::Cuda,
+                other => return Err(Error::argument("config.target", format!("{other} is no trtllm_target"))),
             },
+            precision: precision(self.precision, "config.precision")?,
+            kv_precision: precision(self.kv_precision, "config.kv_precision")?,
+            head_precision: precision(self.head_precision, "config.head_precision")?,
             // SAFETY: as the caller promises.
             disabled_passes: unsafe {
                 names(self.disabled_passes, self.disabled_pass_count, "config.disabled_passes")
             }?,
             max_positions: (self.max_positions > 0).then_some(self.max_positions as usize),
-            ..BuildOptions::default()
         })
     }
+}
+
+/// A `trtllm_precision`; `None` is AUTO.
+fn precision(value: i32, what: &str) -> Result<Option<Precision>> {
+    Ok(match value {
+        0 => None,
+        1 => Some(Precision::F32),
+        2 => Some(Precision::Bf16),
+        3 => Some(Precision::F16),
+        4 => Some(Precision::Fp8),
+        other => return Err(Error::argument(what, format!("{other} is no trtllm_precision"))),
+    })
 }
 
 /// Writes the defaults of `TRTLLM_BUILD_CONFIG_INIT` into `config`, for languages without macros.

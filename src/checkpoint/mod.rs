@@ -3,6 +3,7 @@
 mod config;
 mod convert;
 mod dummy;
+mod files;
 mod folder;
 mod json;
 mod safetensors;

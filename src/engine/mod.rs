@@ -9,6 +9,7 @@ mod read;
 mod signature;
 mod storage;
 mod validate;
+mod weight;
 mod weights;
 mod write;
 
@@ -19,10 +20,10 @@ pub use elements::value_dtype;
 pub use format::{HEADER_BYTES, Header, Section, SectionKind, VERSION};
 pub use inspect::inspect;
 pub use plan::{
-    BLOCK_TOKENS, Granularity, KvGroup, Limits, ModelInfo, Output, PANEL, Packing, Plan, Precision, Rows, SCALE_BLOCK,
-    ScaleSpec, Slot, Step, Target, Value, View, WeightSpec,
+    BLOCK_TOKENS, KvGroup, Limits, ModelInfo, Output, Plan, Precision, Rows, Slot, Step, Target, Value, View,
 };
 pub use read::{Engine, OpenOptions};
 pub use storage::{Disk, Storage, StoredFile};
+pub use weight::{Granularity, PANEL, Packing, SCALE_BLOCK, ScaleSpec, WeightSpec};
 pub use weights::{LoadMode, Progress};
 pub use write::{EngineWriter, Placement, Text};

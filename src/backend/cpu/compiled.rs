@@ -74,7 +74,9 @@ macro_rules! tiles {
 macro_rules! compiled {
     ($attributes:tt, $vector:ty, f32: $f32:expr, bf16: $bf16:expr, widened: $widened:expr) => {{
         use $crate::backend::cpu::{attend, cache, compiled::widened, expand, finish, pack, rows};
-        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand_bf16(block: &expand::Expand) {
+        $crate::backend::cpu::compiled::attributed! { $attributes
+            #[allow(dead_code, reason = "dot products take pairs of bf16 as they are")]
+            unsafe fn expand_bf16(block: &expand::Expand) {
             // SAFETY: the caller's.
             unsafe { expand::expand_bf16::<$vector>(block) }
         } }

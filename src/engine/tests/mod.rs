@@ -191,3 +191,12 @@ fn loading_can_be_cancelled_and_ends_with_its_progress() {
         assert_eq!(last, 1.0);
     }
 }
+
+#[test]
+fn targets_and_absent_types_have_their_codes() {
+    let header = Header { target: Target::Cuda, sections: vec![] };
+    assert_eq!(header.encode()[32..36], 2u32.to_le_bytes());
+    // Plans of before values had types: f32.
+    let json = r#"{"name": "x", "rows": "tokens", "columns": 1, "slot": 0}"#;
+    assert_eq!(serde_json::from_str::<Value>(json).expect("parses").dtype, DType::F32);
+}
