@@ -1,7 +1,9 @@
 //! The vocabulary shared by all rooms: dtypes, the closed set of operations, KV groups, the device.
 
+pub mod bf16;
 mod dtype;
-mod e4m3;
+pub mod e4m3;
+pub mod f16;
 mod op;
 
 pub use dtype::DType;
