@@ -97,7 +97,7 @@ fn the_tiny_model_in_every_cut() {
         let cpu = if precision == Precision::Fp8 { Precision::Bf16 } else { precision };
         let options = |precision| BuildOptions { precision: Some(precision), ..BuildOptions::default() };
         let engines = [
-            engine_of(&source, &BuildOptions { target: Some(Target::Cuda), ..options(precision) }),
+            engine_of(&source, &BuildOptions { target: Target::Cuda, ..options(precision) }),
             engine_of(&source, &options(if cpu == Precision::F16 { Precision::F32 } else { cpu })),
         ];
         let tokens = some_tokens(200, engines[0].plan().model.vocab_size, 7);
@@ -169,10 +169,10 @@ fn long_chunks() {
     let source = Source::Dummy { config: path, seed: 5 };
     for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
         let options = |target, precision| BuildOptions {
-            target: Some(target),
+            target,
             precision: Some(precision),
-            kv_fp8: precision == Precision::Fp8,
-            head_fp8: precision == Precision::Fp8,
+            kv_precision: (precision == Precision::Fp8).then_some(Precision::Fp8),
+            head_precision: (precision == Precision::Fp8).then_some(Precision::Fp8),
             ..BuildOptions::default()
         };
         let engines = [

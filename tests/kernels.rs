@@ -33,9 +33,9 @@ fn specs(target: &CudaTarget) -> BTreeSet<KernelSpec> {
     for (source, precision, unfused) in sources {
         let disabled = ["qkv", "attention", "residual_norm", "gated_linear"].map(str::to_string);
         let options = BuildOptions {
-            target: Some(Target::Cuda),
+            target: Target::Cuda,
             precision: Some(precision),
-            kv_fp8: precision == Precision::Fp8,
+            kv_precision: (precision == Precision::Fp8).then_some(Precision::Fp8),
             disabled_passes: if unfused { disabled.to_vec() } else { vec![] },
             ..BuildOptions::default()
         };

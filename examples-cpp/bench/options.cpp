@@ -76,6 +76,7 @@ const std::map<std::string_view, Setter> &valued() {
         {"--precision", field(&Options::precision, precision)},
         {"--kv-precision", field(&Options::kv_precision, precision)},
         {"--head-precision", field(&Options::head_precision, precision)},
+        {"--archs", field(&Options::archs, [](std::string_view text) { return std::string(text); })},
         {"--isa", field(&Options::isa, [](std::string_view text) { return std::string(text); })},
         {"--threads", field(&Options::threads, number<std::uint32_t>)},
         {"--batch", field(&Options::batch, positive<std::uint32_t>)},
@@ -153,6 +154,8 @@ const char *Options::usage() {
            "    --keep                       leave what was built at --out\n"
            "  executor\n"
            "    --threads N                  default 0: as the library chooses\n"
+           "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
+           "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
            "    --isa NAME                   default: the best of this machine\n"
            "    --batch N                    sequences at once; default the highest concurrency\n"
            "    --batch-tokens N             tokens in one step; default 512\n"

@@ -12,47 +12,6 @@ use crate::error::{Error, Result};
 use crate::network::{Dim, Graph, LOGIT_ROWS, Node, Recipe, TOKENS, ValueId, WeightId};
 use crate::types::{DType, Op};
 
-/// What a plan computes with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Arithmetic {
-    pub(super) target: Target,
-    pub(super) precision: Precision,
-    /// Of the KV cache.
-    pub(super) kv: DType,
-    /// Of the layer that makes the logits.
-    pub(super) head: DType,
-}
-
-impl Arithmetic {
-    /// The precision's own types: 16-bit caches and heads with 8-bit weights.
-    pub(super) fn new(target: Target, precision: Precision) -> Self {
-        let half = half(precision);
-        Self { target, precision, kv: half, head: half }
-    }
-
-    /// Of matrices that are multiplied.
-    fn matrix(self) -> DType {
-        if self.precision == Precision::Fp8 { DType::E4M3 } else { half(self.precision) }
-    }
-}
-
-/// The type of tables and caches.
-fn half(precision: Precision) -> DType {
-    match precision {
-        Precision::F32 => DType::F32,
-        Precision::Bf16 | Precision::Fp8 => DType::BF16,
-        Precision::F16 => DType::F16,
-    }
-}
-
-/// How a weight's bytes are made.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Content {
-    Recipe(Recipe),
-    /// Of the weight before it: the scale by which each row was divided.
-    RowScales,
-}
-
 /// A plan without checksums, and how each of its weights is made.
 pub(super) struct Lowered {
     pub(super) plan: Plan,
@@ -86,7 +45,7 @@ pub(super) fn lower(graph: &Graph, model: ModelInfo, formats: Formats, source: &
     let (weights, recipes) = place(graph, &weights, source);
     let kv_groups = kv_groups(graph, formats.kv);
     let Formats { target, precision, .. } = formats;
-    let plan = Plan { target, precision, model, values, slots, weights, kv_groups, steps, outputs };
+    let plan = Plan { invariant: false, target, precision, model, values, slots, weights, kv_groups, steps, outputs };
     Ok(Lowered { plan, recipes })
 }
 
@@ -148,24 +107,6 @@ impl Lowering<'_> {
             Operand::Dropped => None,
         };
         node.inputs.iter().filter_map(listed).collect()
-    }
-
-    /// The type of a node's result. Sums stay f32 on a GPU, as do angles and logits.
-    fn computed(&self, node: &Node, position: usize) -> DType {
-        let sums = match node.op {
-            Op::Embedding | Op::PositionEmbedding | Op::Add | Op::RopeAngles { .. } => true,
-            Op::AddRmsNorm { .. } | Op::AddLayerNorm { .. } => position == 0,
-            Op::GatherRows => match node.inputs.first().map(|id| self.operands[id.0]) {
-                Some(Operand::View(view)) => self.values[view.value].dtype == DType::F32,
-                _ => true,
-            },
-            _ => self.is_output(node),
-        };
-        if sums || self.arithmetic.target == Target::Cpu { DType::F32 } else { half(self.arithmetic.precision) }
-    }
-
-    fn is_output(&self, node: &Node) -> bool {
-        self.graph.outputs.iter().any(|(_, value)| node.outputs.contains(value))
     }
 
     /// A plan value for a node's result; a cache has no columns and needs none.

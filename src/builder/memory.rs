@@ -75,7 +75,6 @@ mod tests {
             name: index.to_string(),
             rows: if *logits { Rows::LogitRows } else { Rows::Tokens },
             columns: *columns,
-            dtype: DType::F32,
             slot: usize::MAX,
             dtype: if index % 3 == 0 { DType::BF16 } else { DType::F32 },
         };

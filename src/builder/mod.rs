@@ -3,6 +3,7 @@
 mod build;
 mod encode;
 mod formats;
+mod kernels;
 mod lower;
 mod memory;
 mod pack;

@@ -11,7 +11,7 @@ use crate::checkpoint::WeightSource;
 use crate::engine::{EngineWriter, PANEL, Packing, Placement, WeightSpec};
 use crate::error::{Error, Result};
 use crate::network::Recipe;
-use crate::types::{DType, E4M3_MAX, e4m3_from_f32};
+use crate::types::DType;
 
 /// Elements of a chunk, about: one thread holds them packed.
 const CHUNK: usize = 2 << 20;
@@ -84,18 +84,6 @@ impl Weight<'_> {
         };
         (0..rows).step_by(step).map(move |start| Chunk { weight: self, rows: start..(start + step).min(rows) })
     }
-    bytes
-}
-
-/// Brings every row into the range of e4m3 and returns what it was divided by; a row of zeros keeps 1.
-fn divide_rows(elements: &mut [f32], columns: usize) -> Vec<f32> {
-    let divide = |row: &mut [f32]| {
-        let most = row.iter().fold(0f32, |most, value| most.max(value.abs()));
-        let scale = if most > 0.0 { most / E4M3_MAX } else { 1.0 };
-        row.iter_mut().for_each(|value| *value /= scale);
-        scale
-    };
-    elements.chunks_exact_mut(columns).map(divide).collect()
 }
 
 /// Some rows of one weight.

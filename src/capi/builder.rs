@@ -44,16 +44,24 @@ pub struct trtllm_build_config {
     /// A `trtllm_precision` for the last linear layer of FP8 engines: FP8, or BF16, which AUTO stands for. Of other engines:
     /// their own. Default AUTO.
     pub head_precision: i32,
+    /// Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
+    /// where there is none. Default NULL.
+    pub archs: *const c_char,
+    /// 1: on a GPU too, the bits of a request's tokens and logits depend on nothing but itself (a CPU always keeps that), at
+    /// some cost in speed. Default 0.
+    pub invariant: i32,
+    /// Must be 0.
+    pub reserved: i32,
 }
 
-// SAFETY: five words, a u64 and six half words; every bit pattern is valid.
+// SAFETY: six words, a u64 and eight half words; every bit pattern is valid.
 unsafe impl Growing for trtllm_build_config {
-    const OLDEST_SIZE: usize = 88;
+    const OLDEST_SIZE: usize = 64;
 }
 // SAFETY: begins with its size.
 unsafe impl Config for trtllm_build_config {}
 
-const _: () = assert!(size_of::<trtllm_build_config>() == 72);
+const _: () = assert!(size_of::<trtllm_build_config>() == 88);
 
 impl Default for trtllm_build_config {
     fn default() -> Self {
@@ -70,6 +78,9 @@ impl Default for trtllm_build_config {
             target: trtllm_target::Cpu as i32,
             kv_precision: trtllm_precision::Auto as i32,
             head_precision: trtllm_precision::Auto as i32,
+            archs: ptr::null(),
+            invariant: 0,
+            reserved: 0,
         }
     }
 }
@@ -88,6 +99,9 @@ impl trtllm_build_config {
     /// # Safety
     /// `disabled_passes` is valid for its count, and its elements are strings; `archs` is NULL or a string.
     unsafe fn options(&self) -> Result<BuildOptions> {
+        if self.reserved != 0 {
+            return Err(Error::argument("config.reserved", "is not 0"));
+        }
         Ok(BuildOptions {
             target: match self.target {
                 0 | 1 => Target::Cpu,
@@ -97,23 +111,29 @@ impl trtllm_build_config {
             precision: precision(self.precision, "config.precision")?,
             kv_precision: precision(self.kv_precision, "config.kv_precision")?,
             head_precision: precision(self.head_precision, "config.head_precision")?,
+            invariant: flag(self.invariant, "config.invariant")?,
+            // SAFETY: as the caller promises.
+            archs: unsafe { archs(self.archs) }?,
             // SAFETY: as the caller promises.
             disabled_passes: unsafe {
                 names(self.disabled_passes, self.disabled_pass_count, "config.disabled_passes")
             }?,
-            target: Some(match self.target {
-                1 => Target::Cpu,
-                2 => Target::Cuda,
-                other => return Err(Error::argument("config.target", format!("{other} is no trtllm_target"))),
-            }),
-            kv_fp8: fp8(self.kv_precision, "config.kv_precision")?,
-            head_fp8: fp8(self.head_precision, "config.head_precision")?,
-            invariant: flag(self.invariant, "config.invariant")?,
-            // SAFETY: as the caller promises.
-            archs: unsafe { archs(self.archs) }?,
             max_positions: (self.max_positions > 0).then_some(self.max_positions as usize),
         })
     }
+}
+
+/// The compute capabilities of a list with semicolons.
+///
+/// # Safety
+/// `list` is NULL or a string.
+unsafe fn archs(list: *const c_char) -> Result<Vec<Arch>> {
+    if list.is_null() {
+        return Ok(Vec::new());
+    }
+    // SAFETY: as the caller promises.
+    let list = unsafe { name(list, "config.archs") }?;
+    list.split(';').map(|arch| arch.parse::<Arch>().map_err(|error| error.within("config.archs"))).collect()
 }
 
 /// A `trtllm_precision`; `None` is AUTO.

@@ -42,11 +42,6 @@ fn convert(bytes: &[u8], dtype: DType, out: &mut [f32]) {
                 *out = e4m3::decode(*element);
             }
         }
-        DType::E4M3 => {
-            for (code, out) in bytes.iter().zip(out) {
-                *out = e4m3_to_f32(*code);
-            }
-        }
         DType::F32 | DType::I32 => {
             for (element, out) in bytes.as_chunks::<4>().0.iter().zip(out) {
                 *out = f32::from_le_bytes(*element);

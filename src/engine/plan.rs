@@ -100,9 +100,6 @@ pub struct Value {
     pub name: String,
     pub rows: Rows,
     pub columns: usize,
-    /// f32 for CPUs; CUDA keeps sums, angles and logits in f32 and everything else in 16 bits.
-    #[serde(default = "f32_dtype")]
-    pub dtype: DType,
     /// Workspace slot; values whose lifetimes do not overlap share one.
     pub slot: usize,
     /// As [`super::value_dtype`] says.
@@ -120,10 +117,6 @@ impl Value {
     pub fn row_bytes(&self) -> usize {
         self.columns.saturating_mul(self.dtype.bytes())
     }
-}
-
-fn f32_dtype() -> DType {
-    DType::F32
 }
 
 /// One reusable piece of workspace; its size at load is `max(tokens*bytes_per_token, logit_rows*bytes_per_logit_row)`.

@@ -172,7 +172,7 @@ fn check_weight(target: Target, weight: &WeightSpec, wanted: &Weight) -> Check {
             (float || weight.dtype == DType::E4M3) && weight.packing == matrices && (rows, columns) == (n, k)
         }
         (Weight::Table { rows: least, columns: wanted }, [rows, columns]) => {
-            float && weight.dtype != DType::E4M3 && rows >= least && columns == wanted
+            float && rows >= least && columns == wanted
         }
         (Weight::Vector(length), [elements]) => {
             weight.dtype == DType::F32 && weight.packing == Packing::RowMajor && elements == length

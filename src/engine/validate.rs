@@ -240,27 +240,6 @@ struct Lifetime {
     last: usize,
 }
 
-/// An e4m3 weight has f32 scales of the shape that its blocks need, and no other weight has any.
-fn check_scale(plan: &Plan, weight: &WeightSpec) -> Result<(), String> {
-    let Some(scale) = &weight.scale else {
-        return if weight.dtype == DType::E4M3 { Err("it has no scales".into()) } else { Ok(()) };
-    };
-    let blocks = match (weight.shape.as_slice(), scale.block) {
-        ([n, k], [rows, columns]) if rows > 0 && columns > 0 => [n.div_ceil(rows), k.div_ceil(columns)],
-        _ => return Err("its scales have no shape".into()),
-    };
-    let holder = plan.weights.get(scale.weight).ok_or("its scales do not exist")?;
-    let fits = match holder.shape.as_slice() {
-        [rows] => blocks == [*rows, 1],
-        [rows, columns] => blocks == [*rows, *columns],
-        _ => false,
-    };
-    match fits && holder.dtype == DType::F32 && holder.packing == Packing::RowMajor && weight.dtype == DType::E4M3 {
-        true => Ok(()),
-        false => Err(format!("its scales `{}` do not fit", holder.name)),
-    }
-}
-
 /// Where a weight ends, given where the one before it ends: weights lie one after another without free choice.
 fn weight_end(weight: &WeightSpec, previous_end: u64) -> Result<u64, String> {
     if weight.shape.is_empty() || weight.shape.iter().any(|extent| *extent == 0 || *extent >= MOST) {

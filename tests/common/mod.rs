@@ -27,10 +27,14 @@ pub fn engine(checkpoint: &str, precision: Precision, disabled_passes: &[&str]) 
 
 /// As [`engine`], from a checkpoint anywhere and with any options.
 pub fn engine_with(checkpoint: &Path, options: &BuildOptions) -> Arc<Engine> {
+    engine_of(&Source::Checkpoint(checkpoint.to_path_buf()), options)
+}
+
+/// The engine of any source, built with any options.
+pub fn engine_of(source: &Source, options: &BuildOptions) -> Arc<Engine> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.engine");
-    let source = Source::Checkpoint(checkpoint.to_path_buf());
-    builder::build(&source, &path, options, &mut |_, _| ControlFlow::Continue(())).expect("the checkpoint builds");
+    builder::build(source, &path, options, &mut |_, _| ControlFlow::Continue(())).expect("the engine builds");
     Arc::new(Engine::open(&path, LoadMode::Read, &mut |_| ControlFlow::Continue(())).expect("the engine opens"))
 }
 
