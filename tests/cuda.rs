@@ -24,7 +24,14 @@ fn load(engine: &Arc<Engine>, tokens: usize, rows: usize) -> Box<dyn Forward> {
 /// The same model for CUDA and for the CPU.
 fn pair(source: &Source, options: &BuildOptions) -> [Arc<Engine>; 2] {
     [Target::Cuda, Target::Cpu].map(|target| {
-        engine_of(source, &BuildOptions { target: Some(target), invariant: target == Target::Cuda && options.invariant, ..options.clone() })
+        engine_of(
+            source,
+            &BuildOptions {
+                target: Some(target),
+                invariant: target == Target::Cuda && options.invariant,
+                ..options.clone()
+            },
+        )
     })
 }
 
@@ -90,7 +97,7 @@ fn the_tiny_model_in_every_cut() {
         let cpu = if precision == Precision::Fp8 { Precision::Bf16 } else { precision };
         let options = |precision| BuildOptions { precision: Some(precision), ..BuildOptions::default() };
         let engines = [
-            engine_of(&source, &BuildOptions { target: Some(Target::Cuda), ..options(precision) }),
+            engine_of(&source, &BuildOptions { target: Target::Cuda, ..options(precision) }),
             engine_of(&source, &options(if cpu == Precision::F16 { Precision::F32 } else { cpu })),
         ];
         let tokens = some_tokens(200, engines[0].plan().model.vocab_size, 7);
@@ -127,7 +134,9 @@ fn other_shapes() {
         let path = folder.path().join(format!("{index}.json"));
         std::fs::write(&path, config(hidden, inner, heads, kv, head_dim, vocab)).expect("the folder takes it");
         let source = Source::Dummy { config: path, seed: index as u64 };
-        for passes in [vec![], vec!["qkv".to_string(), "attention".into(), "residual_norm".into(), "gated_linear".into()]] {
+        for passes in
+            [vec![], vec!["qkv".to_string(), "attention".into(), "residual_norm".into(), "gated_linear".into()]]
+        {
             for invariant in [false, true] {
                 let options = BuildOptions {
                     precision: Some(Precision::Bf16),
@@ -142,6 +151,37 @@ fn other_shapes() {
                     compare(&name, &engines, &tokens, &cut(300, &pieces), TOLERANCE);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn long_chunks() {
+    if !gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("config.json");
+    let config = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1536,
+        "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
+        "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "torch_dtype": "bfloat16"}"#;
+    std::fs::write(&path, config).expect("the folder takes it");
+    let source = Source::Dummy { config: path, seed: 5 };
+    for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
+        let options = |target, precision| BuildOptions {
+            target,
+            precision: Some(precision),
+            kv_precision: (precision == Precision::Fp8).then_some(Precision::Fp8),
+            head_precision: (precision == Precision::Fp8).then_some(Precision::Fp8),
+            ..BuildOptions::default()
+        };
+        let engines = [
+            engine_of(&source, &options(Target::Cuda, precision)),
+            engine_of(&source, &options(Target::Cpu, Precision::Bf16)),
+        ];
+        let tokens = some_tokens(1500, 2048, 11);
+        for pieces in [vec![], vec![1, 20, 50, 100, 200, 400], vec![1400, 16, 8, 4, 2, 1]] {
+            compare(&format!("long {precision:?}"), &engines, &tokens, &cut(1500, &pieces), tolerance);
         }
     }
 }

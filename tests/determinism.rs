@@ -5,8 +5,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Random, engine};
+use common::{Random, engine, engine_with, tests_path};
 use trtllm::backend::cpu::Isa;
+use trtllm::builder::BuildOptions;
 use trtllm::engine::{Engine, Precision};
 use trtllm::executor::{Executor, ExecutorConfig, Input, Request, RequestStats};
 
@@ -185,8 +186,14 @@ fn bf16_does_not_depend_on_the_batch() {
 fn no_instruction_set_depends_on_the_batch() {
     let requests = requests(12);
     let mut random = Random(3);
-    for precision in [Precision::F32, Precision::Bf16] {
-        let engine = engine("models/tiny", precision, &[]);
+    for (precision, kv_precision) in [
+        (Precision::F32, None),
+        (Precision::Bf16, None),
+        (Precision::F16, None),
+        (Precision::Fp8, Some(Precision::Fp8)),
+    ] {
+        let options = BuildOptions { precision: Some(precision), kv_precision, ..BuildOptions::default() };
+        let engine = engine_with(&tests_path("models/tiny"), &options);
         for isa in Isa::available() {
             let expected = alone(&engine, &requests, Some(isa.name()));
             for (max_batch_tokens, threads) in [(7, 3), (128, 1)] {

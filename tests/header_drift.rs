@@ -47,7 +47,8 @@ const NOUNS: &[Noun] = &[
         initial: &[(
             "build_config",
             "NULL /* disabled_passes */, 0 /* disabled_pass_count */, NULL /* progress */, NULL /* user_data */, \
-             0 /* seed */, 0 /* max_positions */, TRTLLM_PRECISION_AUTO, 0 /* dummy_weights */, 0 /* reserved */",
+             0 /* seed */, 0 /* max_positions */, TRTLLM_PRECISION_AUTO, 0 /* dummy_weights */, \
+             TRTLLM_TARGET_CPU, TRTLLM_PRECISION_AUTO /* kv_precision */, TRTLLM_PRECISION_AUTO /* head_precision */",
         )],
     },
     Noun { name: "network", uses: &["status"], also: &[], initial: &[] },

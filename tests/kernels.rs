@@ -33,9 +33,9 @@ fn specs(target: &CudaTarget) -> BTreeSet<KernelSpec> {
     for (source, precision, unfused) in sources {
         let disabled = ["qkv", "attention", "residual_norm", "gated_linear"].map(str::to_string);
         let options = BuildOptions {
-            target: Some(Target::Cuda),
+            target: Target::Cuda,
             precision: Some(precision),
-            kv_fp8: precision == Precision::Fp8,
+            kv_precision: (precision == Precision::Fp8).then_some(Precision::Fp8),
             disabled_passes: if unfused { disabled.to_vec() } else { vec![] },
             ..BuildOptions::default()
         };
@@ -60,7 +60,12 @@ fn every_specialisation_compiles_for_every_arch() {
         let target = CudaTarget::typical(arch(number), false);
         let specs = specs(&target).into_iter().collect::<Vec<_>>();
         let cubins = compile_all(&specs, target.arch, 2).unwrap_or_else(|error| panic!("{error}"));
-        println!("{}: {} kernels, {} KiB", target.arch, specs.len(), cubins.iter().map(|c| c.1.len()).sum::<usize>() >> 10);
+        println!(
+            "{}: {} kernels, {} KiB",
+            target.arch,
+            specs.len(),
+            cubins.iter().map(|c| c.1.len()).sum::<usize>() >> 10
+        );
     }
 }
 

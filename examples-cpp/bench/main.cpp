@@ -35,6 +35,8 @@ void describe(Report &report, const trtllm_engine_info &info) {
     report.library = trtllm_version_string();
     report.architecture = info.architecture;
     report.precision = precision_name(info.precision);
+    report.kv_precision = precision_name(info.kv_precision);
+    report.head_precision = precision_name(info.head_precision);
     report.weight_bytes = info.weight_bytes;
 }
 

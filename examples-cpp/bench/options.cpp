@@ -50,7 +50,7 @@ trtllm_precision precision(std::string_view name) {
 trtllm_target target(std::string_view name) {
     if (name == "cpu") return TRTLLM_TARGET_CPU;
     if (name == "cuda") return TRTLLM_TARGET_CUDA;
-    throw std::invalid_argument("is neither cpu nor cuda: '" + std::string(name) + "'");
+    throw std::invalid_argument("is none of cpu, cuda: '" + std::string(name) + "'");
 }
 
 Setter source(Options::Source source) {
@@ -72,8 +72,8 @@ const std::map<std::string_view, Setter> &valued() {
         {"--checkpoint", source(Options::Source::checkpoint)},
         {"--dummy-weights", source(Options::Source::dummy)},
         {"--out", field(&Options::out, [](std::string_view text) { return std::string(text); })},
-        {"--precision", field(&Options::precision, precision)},
         {"--target", field(&Options::target, target)},
+        {"--precision", field(&Options::precision, precision)},
         {"--kv-precision", field(&Options::kv_precision, precision)},
         {"--head-precision", field(&Options::head_precision, precision)},
         {"--archs", field(&Options::archs, [](std::string_view text) { return std::string(text); })},
@@ -146,15 +146,16 @@ const char *Options::usage() {
            "    --dummy-weights CONFIG.json  is built first, with random weights of that shape\n"
            "  build\n"
            "    --target cpu|cuda            default cpu\n"
-           "    --precision auto|f32|bf16|f16|fp8    default auto\n"
-           "    --kv-precision auto|fp8      default auto: 16 bits\n"
-           "    --head-precision auto|fp8    default auto: 16 bits\n"
-           "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
-           "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
+           "    --precision auto|f32|bf16|f16|fp8\n"
+           "                                 default auto\n"
+           "    --kv-precision, --head-precision\n"
+           "                                 of the cache and the last layer; likewise\n"
            "    --out FILE                   where to build; default a temporary file\n"
            "    --keep                       leave what was built at --out\n"
            "  executor\n"
            "    --threads N                  default 0: as the library chooses\n"
+           "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
+           "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
            "    --isa NAME                   default: the best of this machine\n"
            "    --batch N                    sequences at once; default the highest concurrency\n"
            "    --batch-tokens N             tokens in one step; default 512\n"

@@ -100,8 +100,8 @@ std::string Report::table(const Options &options) const {
     constexpr double mebibyte = 1024.0 * 1024.0;
     std::string text =
         line("libtrtllm %s, %s, %u hardware threads", library.c_str(), machine.cpu.c_str(), machine.threads);
-    text += line("%s, %s, %.1f MiB of weights; %u tokens in, %u out; %u runs after %u for warm-up",
-                 architecture.c_str(), precision.c_str(), static_cast<double>(weight_bytes) / mebibyte, options.input,
+    text += line("%s, %s, cache %s, head %s, %.1f MiB of weights; %u tokens in, %u out; %u runs after %u for warm-up",
+                 architecture.c_str(), precision.c_str(), kv_precision.c_str(), head_precision.c_str(), static_cast<double>(weight_bytes) / mebibyte, options.input,
                  options.output, options.repeat, options.warmup);
     text += "\n";
     if (build_s) text += line("%-24s %12.3f s", "build", *build_s);
@@ -123,6 +123,8 @@ std::string Report::json(const Options &options) const {
         .add("hardware_threads", std::uint32_t{machine.threads})
         .add("architecture", architecture)
         .add("precision", precision)
+        .add("kv_precision", kv_precision)
+        .add("head_precision", head_precision)
         .add("weight_bytes", weight_bytes)
         .add("options", json_of(options));
     if (build_s) report.add("build_s", *build_s);

@@ -15,6 +15,8 @@ struct Report {
     std::string library;
     std::string architecture;
     std::string precision;
+    std::string kv_precision;
+    std::string head_precision;
     std::uint64_t weight_bytes = 0;
 
     // Nothing when the engine was there.

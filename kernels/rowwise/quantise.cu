@@ -1,33 +1,33 @@
-// half_t rows to e4m3 with a scale each: scale[r] = max|x[r]| / 448 (1 for a row of zeros), out = x / scale.
+// half_t to e4m3: code = x / scale, scale = largest magnitude / 448 of the row or (QUANTISE_BLOCK) of each 128 columns.
 //
-// quantise(out, scale, x, rows, ldx). COLUMNS, a multiple of 2; ldx: row stride of x in elements; out [rows][COLUMNS].
-// Block: 256 threads. Grid: rows.
+// Macros: COLUMNS; QUANTISE_BLOCK; ELEMENT_F16. Layouts: x [rows][ldx]; out [rows][COLUMNS]; scales [rows], or [rows][ceil(COLUMNS / 128)].
+// Grid: rows. Block: THREADS = 32 * clamp(ceil(COLUMNS / 256), 1, 32). No dynamic shared memory.
+// When COLUMNS is a multiple of 8: pointers are multiples of 16 bytes, ldx of 8. Nothing may alias.
+#include "common/ptx.cuh"
 #include "rowwise/row.cuh"
 
-constexpr u32 PAIRS = COLUMNS / 2, EACH = (PAIRS + ROW_THREADS - 1) / ROW_THREADS;
+constexpr int WARPS = (COLUMNS + 255) / 256 < 32 ? (COLUMNS + 255) / 256 : 32;
+constexpr int THREADS = 32 * WARPS;
+constexpr int VECTORS = (COLUMNS + 8 * THREADS - 1) / (8 * THREADS);
+#ifdef QUANTISE_BLOCK
+constexpr bool BLOCK = true;
+constexpr int SCALES = (COLUMNS + 127) / 128;
+#else
+constexpr bool BLOCK = false;
+constexpr int SCALES = 1;
+#endif
 
-extern "C" __global__ void __launch_bounds__(ROW_THREADS)
-    quantise(u8 *out, float *scale, const half_t *x, u32 rows, u32 ldx) {
+extern "C" __global__ void __launch_bounds__(THREADS) quantise(u8 *out, float *scales, const half_t *x, u32 rows, u32 ldx) {
     pdl_launch();
-    pdl_wait();
-    u32 row = blockIdx.x;
+    u64 row = blockIdx.x;
     if (row >= rows) return;
-    const u32 *source = (const u32 *)(x + (u64)row * ldx);
-    float2 values[EACH];
-    float most = 0.0f;
+    __shared__ float shared[32];
+    pdl_wait();
+    float v[VECTORS][8];
 #pragma unroll
-    for (u32 i = 0; i < EACH; i++) {
-        u32 pair = threadIdx.x + i * ROW_THREADS;
-        values[i] = pair < PAIRS ? unpack_half2(source[pair]) : make_float2(0.0f, 0.0f);
-        most = fmaxf(most, fmaxf(fabsf(values[i].x), fabsf(values[i].y)));
+    for (int i = 0; i < VECTORS; i++) {
+        int column = 8 * (i * THREADS + threadIdx.x);
+        load8<COLUMNS % 8 == 0>(v[i], x + row * ldx + column, COLUMNS - column);
     }
-    most = block_max(most);
-    float divisor = most > 0.0f ? most / 448.0f : 1.0f, factor = 1.0f / divisor;
-    if (threadIdx.x == 0) scale[row] = divisor;
-    u16 *target = (u16 *)(out + (u64)row * COLUMNS);
-#pragma unroll
-    for (u32 i = 0; i < EACH; i++) {
-        u32 pair = threadIdx.x + i * ROW_THREADS;
-        if (pair < PAIRS) target[pair] = pack_e4m3x2(values[i].x * factor, values[i].y * factor);
-    }
+    quantise_row<BLOCK, COLUMNS, THREADS>(out + row * COLUMNS, scales + row * SCALES, v, shared);
 }

@@ -5,9 +5,10 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use super::formats::Formats;
 use super::kernels;
-use super::lower::{Arithmetic, Content, Lowered, lower};
-use super::pack::{pack_scales, pack_weight};
+use super::lower::{Lowered, lower};
+use super::pack;
 use crate::backend::cuda::Arch;
 use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
 use crate::engine::{EngineWriter, ModelInfo, Plan, Precision, SectionKind, Target, Text};
@@ -15,7 +16,6 @@ use crate::error::{Error, Result};
 use crate::models;
 use crate::network::Graph;
 use crate::passes::{self, PassSet};
-use crate::types::DType;
 
 /// What an engine is built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +27,17 @@ pub enum Source {
 }
 
 /// How to build.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildOptions {
-    /// What shall run the engine; `None` is the CPU.
-    pub target: Option<Target>,
-    /// `None`: bf16 for a checkpoint stored in 16 bits, else f32.
+    /// The device class that the engine is for.
+    pub target: Target,
+    /// `None` keeps what the checkpoint stores: fp8 for one that is quantised so, f32 for f32 on a CPU, f16 for f16 on
+    /// CUDA, else bf16.
     pub precision: Option<Precision>,
-    /// Keep keys and values in e4m3.
-    pub kv_fp8: bool,
-    /// With fp8: the layer that makes the logits in e4m3 too.
-    pub head_fp8: bool,
+    /// Of the KV cache: fp8, or what the engine has anyway (`None`): f32, f16, or bf16.
+    pub kv_precision: Option<Precision>,
+    /// Of an fp8 engine's last linear: fp8, or bf16 (`None`).
+    pub head_precision: Option<Precision>,
     /// On CUDA: a request's bits depend on nothing but itself.
     pub invariant: bool,
     /// Archs whose kernels go into a CUDA engine; none: that of the first device, or sm_90a without one.
@@ -45,6 +46,21 @@ pub struct BuildOptions {
     pub disabled_passes: Vec<String>,
     /// Most tokens of a request; `None` is what the model was made for, which is also the limit.
     pub max_positions: Option<usize>,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        Self {
+            target: Target::Cpu,
+            precision: None,
+            kv_precision: None,
+            head_precision: None,
+            invariant: false,
+            archs: Vec::new(),
+            disabled_passes: Vec::new(),
+            max_positions: None,
+        }
+    }
 }
 
 /// Part of a build, in order.
@@ -138,32 +154,10 @@ fn pass_set(options: &BuildOptions) -> Result<PassSet> {
 }
 
 fn lower_graph(graph: &Graph, input: &Input, options: &BuildOptions) -> Result<Lowered> {
-    let precision = options.precision.unwrap_or(match input.weights.dtype().or(input.config.dtype) {
-        Some(DType::F16 | DType::BF16) => Precision::Bf16,
-        _ => Precision::F32,
-    });
-    let mut lowered = lower(graph, model_info(&input.config, options)?, arithmetic(options, precision)?)?;
+    let formats = Formats::choose(options, input.weights.dtype().or(input.config.dtype))?;
+    let mut lowered = lower(graph, model_info(&input.config, options)?, formats, &*input.weights)?;
     lowered.plan.invariant = options.invariant;
     Ok(lowered)
-}
-
-fn arithmetic(options: &BuildOptions, precision: Precision) -> Result<Arithmetic> {
-    let target = options.target.unwrap_or(Target::Cpu);
-    if target == Target::Cuda && precision == Precision::F32 {
-        let why = "a CUDA engine computes in bf16, f16 or fp8: choose one";
-        return Err(Error::Unsupported { what: "precision f32 on CUDA".into(), why: why.into() });
-    }
-    if options.head_fp8 && precision != Precision::Fp8 {
-        return Err(Error::argument("head_precision", "an fp8 head needs an fp8 engine"));
-    }
-    let mut arithmetic = Arithmetic::new(target, precision);
-    if options.kv_fp8 {
-        arithmetic.kv = DType::E4M3;
-    }
-    if options.head_fp8 {
-        arithmetic.head = DType::E4M3;
-    }
-    Ok(arithmetic)
 }
 
 fn model_info(config: &ModelConfig, options: &BuildOptions) -> Result<ModelInfo> {
@@ -194,18 +188,10 @@ fn pack_weights(
     let total = lowered.plan.weights_bytes().max(1);
     let mut packed = 0;
     report(0.0)?;
-    let mut scales = Vec::new();
-    for (spec, content) in lowered.plan.weights.iter_mut().zip(&lowered.contents) {
-        match content {
-            Content::RowScales => pack_scales(&scales, spec, &mut writer)?,
-            Content::Recipe(recipe) => {
-                scales = pack_weight(&*input.weights, recipe, spec, &mut writer, &mut |bytes| {
-                    packed += bytes;
-                    report((packed as f32 / total as f32).min(1.0))
-                })?;
-            }
-        }
-    }
+    pack::pack_weights(&*input.weights, &lowered.recipes, &mut lowered.plan.weights, &mut writer, &mut |bytes| {
+        packed += bytes;
+        report((packed as f32 / total as f32).min(1.0))
+    })?;
     report(1.0)?;
     Ok((writer, lowered))
 }

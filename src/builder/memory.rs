@@ -39,7 +39,7 @@ fn dying_values(count: usize, steps: &[Step], outputs: &[Output]) -> Vec<Vec<usi
 
 /// The smallest free slot that is large enough, else the largest free one, which grows, else a new one.
 fn take_slot(value: &Value, slots: &mut Vec<Slot>, free: &mut Vec<usize>) -> usize {
-    let need = value.columns * value.dtype.bytes();
+    let need = value.row_bytes();
     let size = |slot: &Slot| match value.rows {
         Rows::Tokens => slot.bytes_per_token,
         Rows::LogitRows => slot.bytes_per_logit_row,
@@ -75,8 +75,8 @@ mod tests {
             name: index.to_string(),
             rows: if *logits { Rows::LogitRows } else { Rows::Tokens },
             columns: *columns,
-            dtype: DType::F32,
             slot: usize::MAX,
+            dtype: if index % 3 == 0 { DType::BF16 } else { DType::F32 },
         };
         let step = |(index, reads): (usize, &Vec<prop::sample::Index>)| Step {
             name: index.to_string(),
@@ -122,7 +122,7 @@ mod tests {
             for value in &values {
                 let slot = &slots[value.slot];
                 let bytes = if value.rows == Rows::Tokens { slot.bytes_per_token } else { slot.bytes_per_logit_row };
-                prop_assert!(bytes >= value.columns * 4);
+                prop_assert!(bytes >= value.columns * value.dtype.bytes());
             }
         }
     }

@@ -1,11 +1,15 @@
 //! From a checkpoint to an engine file: lowers the optimised graph to a plan, plans memory, packs weights.
 
 mod build;
+mod encode;
+mod formats;
 mod kernels;
 mod lower;
 mod memory;
 mod pack;
+mod place;
 mod recipe;
+mod stored;
 
 #[cfg(test)]
 mod tests;

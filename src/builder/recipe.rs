@@ -5,6 +5,54 @@ use std::ops::Range;
 use crate::checkpoint::WeightSource;
 use crate::error::{Error, Result};
 use crate::network::Recipe;
+use crate::types::e4m3;
+
+/// What a recipe is evaluated to: values as f32, or the e4m3 codes of quantised tensors.
+pub(super) trait Element: Copy + Default {
+    /// As [`WeightSource::read`].
+    fn read(
+        source: &dyn WeightSource,
+        name: &str,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        out: &mut [Self],
+    ) -> Result<()>;
+
+    /// A constant's element.
+    fn constant(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    fn read(
+        source: &dyn WeightSource,
+        name: &str,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        source.read(name, rows, columns, out)
+    }
+
+    fn constant(value: f32) -> f32 {
+        value
+    }
+}
+
+impl Element for u8 {
+    fn read(
+        source: &dyn WeightSource,
+        name: &str,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        source.codes(name, rows, columns, out)
+    }
+
+    fn constant(value: f32) -> u8 {
+        e4m3::encode(value)
+    }
+}
 
 /// A recipe whose shapes are known: a matrix of `rows x columns`; a vector has one column.
 pub(super) struct Evaluator<'a> {
@@ -54,7 +102,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Writes whole rows to `out`, row-major.
-    pub(super) fn read(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+    pub(super) fn read<T: Element>(&self, rows: Range<usize>, out: &mut [T]) -> Result<()> {
         self.root.read(self.source, rows, 0..self.root.columns, out)
     }
 }
@@ -97,36 +145,37 @@ fn resolve<'a>(source: &dyn WeightSource, recipe: &'a Recipe) -> Result<Node<'a>
 
 impl Node<'_> {
     /// Writes a block that lies within the node to `out`, which is as large.
-    fn read(
+    fn read<T: Element>(
         &self,
         source: &dyn WeightSource,
         rows: Range<usize>,
         columns: Range<usize>,
-        out: &mut [f32],
+        out: &mut [T],
     ) -> Result<()> {
         match &self.kind {
-            Kind::Tensor(name) => source.read(name, rows, columns, out),
+            Kind::Tensor(name) => T::read(source, name, rows, columns, out),
             Kind::Rows { of, start } => of.read(source, rows.start + start..rows.end + start, columns, out),
             Kind::Transpose(of) => read_transposed(of, source, rows, columns, out),
             Kind::Concat(parts) => read_parts(parts, source, rows, columns, out),
             Kind::Constant(values) => {
                 // One column: the block is these rows or nothing.
-                out.copy_from_slice(if columns.is_empty() { &[] } else { &values[rows] });
+                let values = if columns.is_empty() { &[] } else { &values[rows] };
+                out.iter_mut().zip(values).for_each(|(out, value)| *out = T::constant(*value));
                 Ok(())
             }
         }
     }
 }
 
-fn read_transposed(
+fn read_transposed<T: Element>(
     of: &Node<'_>,
     source: &dyn WeightSource,
     rows: Range<usize>,
     columns: Range<usize>,
-    out: &mut [f32],
+    out: &mut [T],
 ) -> Result<()> {
     let (height, width) = (rows.len(), columns.len());
-    let mut block = vec![0.0; height * width];
+    let mut block = vec![T::default(); height * width];
     of.read(source, columns, rows, &mut block)?;
     for (column, values) in block.chunks_exact(height.max(1)).enumerate() {
         for (row, value) in values.iter().enumerate() {
@@ -136,12 +185,12 @@ fn read_transposed(
     Ok(())
 }
 
-fn read_parts(
+fn read_parts<T: Element>(
     parts: &[Node<'_>],
     source: &dyn WeightSource,
     rows: Range<usize>,
     columns: Range<usize>,
-    mut out: &mut [f32],
+    mut out: &mut [T],
 ) -> Result<()> {
     let mut first = 0;
     for part in parts {

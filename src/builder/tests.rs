@@ -1,3 +1,5 @@
+mod precision;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use crate::checkpoint::{Dummy, ModelConfig, WeightSource};
 use crate::engine::{Engine, LoadMode, Packing, Precision, WeightSpec};
 use crate::error::{Result, Status};
 use crate::models;
-use crate::types::{DType, Op};
+use crate::types::{DType, Op, e4m3};
 
 const LLAMA: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 97, "hidden_size": 64,
     "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -80,17 +82,18 @@ fn all_of(source: &dyn WeightSource, name: &str) -> Vec<f32> {
     values
 }
 
-/// The logical values of a packed weight.
+/// The logical values of a packed weight, codes without their scales.
 fn unpack(spec: &WeightSpec, bytes: &[u8]) -> Vec<f32> {
     let elements: Vec<f32> = match spec.dtype {
         DType::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        DType::E4M3 => bytes.iter().map(|code| e4m3::decode(*code)).collect(),
         _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
     };
     let (Packing::Panels, [n, k]) = (spec.packing, &*spec.shape) else { return elements };
-    let padded = k.next_multiple_of(2);
-    let at = |row: usize, column: usize| match spec.dtype {
-        DType::BF16 => (row / 32 * padded + column / 2 * 2) * 32 + row % 32 * 2 + column % 2,
-        _ => (row / 32 * padded + column) * 32 + row % 32,
+    let (padded, group) = (Packing::padded_columns(*k, spec.dtype).expect("small"), 4 / spec.dtype.bytes());
+    let at = |row: usize, column: usize| {
+        (row / 32 * padded + column / group * group) * 32 + row % 32 * group + column % group
     };
     (0..n * k).map(|index| elements[at(index / k, index % k)]).collect()
 }
@@ -104,9 +107,14 @@ fn weight(engine: &Engine, step: &str, position: usize) -> (WeightSpec, Vec<f32>
 
 #[test]
 fn every_family_builds_with_and_without_passes() {
-    for (config, precision) in
-        [(LLAMA, Precision::F32), (UNTIED, Precision::Bf16), (GPT2, Precision::F32), (GPT2, Precision::Bf16)]
-    {
+    for (config, precision) in [
+        (LLAMA, Precision::F32),
+        (UNTIED, Precision::Bf16),
+        (UNTIED, Precision::Fp8),
+        (GPT2, Precision::F32),
+        (GPT2, Precision::F16),
+        (GPT2, Precision::Fp8),
+    ] {
         let checkpoint = Checkpoint::new(config, DType::F32);
         let options = BuildOptions { precision: Some(precision), ..BuildOptions::default() };
         let fused = checkpoint.build(&options);

@@ -31,30 +31,32 @@ pub struct trtllm_build_config {
     pub seed: u64,
     /// Most tokens of a request, prompt and output together; 0: as the checkpoint says, which is the default.
     pub max_positions: u32,
-    /// A `trtllm_precision`. Default AUTO.
+    /// A `trtllm_precision`. AUTO keeps what the checkpoint stores, as far as the target has it. Default AUTO.
     pub precision: i32,
     /// 1: the checkpoint is the path of a lone `config.json`, and weights are random (normal, deviation 0.02): for
     /// measuring shapes. Default 0.
     pub dummy_weights: i32,
-    /// A `trtllm_target`: what shall run the engine. Default CPU.
+    /// A `trtllm_target`; 0 counts as CPU, which is the default.
     pub target: i32,
-    /// The KV cache: AUTO as the precision says, or FP8. Default AUTO.
+    /// A `trtllm_precision` for the KV cache: FP8, or that of the engine's 16-bit values (of F32 engines: F32), which AUTO
+    /// stands for. Default AUTO.
     pub kv_precision: i32,
-    /// The layer that makes the logits: AUTO for 16 bits, or FP8 in an FP8 engine. Default AUTO.
+    /// A `trtllm_precision` for the last linear layer of FP8 engines: FP8, or BF16, which AUTO stands for. Of other engines:
+    /// their own. Default AUTO.
     pub head_precision: i32,
+    /// Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
+    /// where there is none. Default NULL.
+    pub archs: *const c_char,
     /// 1: on a GPU too, the bits of a request's tokens and logits depend on nothing but itself (a CPU always keeps that), at
     /// some cost in speed. Default 0.
     pub invariant: i32,
     /// Must be 0.
     pub reserved: i32,
-    /// Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
-    /// where there is none. Default NULL.
-    pub archs: *const c_char,
 }
 
 // SAFETY: six words, a u64 and eight half words; every bit pattern is valid.
 unsafe impl Growing for trtllm_build_config {
-    const OLDEST_SIZE: usize = 88;
+    const OLDEST_SIZE: usize = 64;
 }
 // SAFETY: begins with its size.
 unsafe impl Config for trtllm_build_config {}
@@ -76,9 +78,9 @@ impl Default for trtllm_build_config {
             target: trtllm_target::Cpu as i32,
             kv_precision: trtllm_precision::Auto as i32,
             head_precision: trtllm_precision::Auto as i32,
+            archs: ptr::null(),
             invariant: 0,
             reserved: 0,
-            archs: ptr::null(),
         }
     }
 }
@@ -101,39 +103,23 @@ impl trtllm_build_config {
             return Err(Error::argument("config.reserved", "is not 0"));
         }
         Ok(BuildOptions {
-            precision: match self.precision {
-                0 => None,
-                1 => Some(Precision::F32),
-                2 => Some(Precision::Bf16),
-                3 => Some(Precision::F16),
-                4 => Some(Precision::Fp8),
-                other => return Err(Error::argument("config.precision", format!("{other} is no trtllm_precision"))),
+            target: match self.target {
+                0 | 1 => Target::Cpu,
+                2 => Target::Cuda,
+                other => return Err(Error::argument("config.target", format!("{other} is no trtllm_target"))),
             },
+            precision: precision(self.precision, "config.precision")?,
+            kv_precision: precision(self.kv_precision, "config.kv_precision")?,
+            head_precision: precision(self.head_precision, "config.head_precision")?,
+            invariant: flag(self.invariant, "config.invariant")?,
+            // SAFETY: as the caller promises.
+            archs: unsafe { archs(self.archs) }?,
             // SAFETY: as the caller promises.
             disabled_passes: unsafe {
                 names(self.disabled_passes, self.disabled_pass_count, "config.disabled_passes")
             }?,
-            target: Some(match self.target {
-                1 => Target::Cpu,
-                2 => Target::Cuda,
-                other => return Err(Error::argument("config.target", format!("{other} is no trtllm_target"))),
-            }),
-            kv_fp8: fp8(self.kv_precision, "config.kv_precision")?,
-            head_fp8: fp8(self.head_precision, "config.head_precision")?,
-            invariant: flag(self.invariant, "config.invariant")?,
-            // SAFETY: as the caller promises.
-            archs: unsafe { archs(self.archs) }?,
             max_positions: (self.max_positions > 0).then_some(self.max_positions as usize),
         })
-    }
-}
-
-/// Whether a part of an engine shall be FP8; it is 16 bits wide otherwise.
-fn fp8(precision: i32, what: &str) -> Result<bool> {
-    match precision {
-        0 => Ok(false),
-        4 => Ok(true),
-        other => Err(Error::argument(what, format!("{other} is neither AUTO nor FP8"))),
     }
 }
 
@@ -148,6 +134,18 @@ unsafe fn archs(list: *const c_char) -> Result<Vec<Arch>> {
     // SAFETY: as the caller promises.
     let list = unsafe { name(list, "config.archs") }?;
     list.split(';').map(|arch| arch.parse::<Arch>().map_err(|error| error.within("config.archs"))).collect()
+}
+
+/// A `trtllm_precision`; `None` is AUTO.
+fn precision(value: i32, what: &str) -> Result<Option<Precision>> {
+    Ok(match value {
+        0 => None,
+        1 => Some(Precision::F32),
+        2 => Some(Precision::Bf16),
+        3 => Some(Precision::F16),
+        4 => Some(Precision::Fp8),
+        other => return Err(Error::argument(what, format!("{other} is no trtllm_precision"))),
+    })
 }
 
 /// Writes the defaults of `TRTLLM_BUILD_CONFIG_INIT` into `config`, for languages without macros.

@@ -16,6 +16,7 @@ use crate::engine::{self, Engine, LoadMode, OpenOptions, Precision, Target};
 use crate::error::{Error, Result};
 use crate::sampling::SamplingParams;
 use crate::text::{ChatTemplate, Tokenizer};
+use crate::types::DType;
 
 /// Is told how far a build or a load is: the name of the phase, and its done fraction from 0 to 1. Returning anything but 0
 /// cancels: the call then fails with `TRTLLM_STATUS_CANCELLED` and leaves nothing behind.
@@ -45,19 +46,19 @@ pub enum trtllm_load_mode {
     Read = 1,
 }
 
-/// Arithmetic of an engine: the type of weights and of the KV cache.
+/// How an engine stores its numbers: those of its linear layers, of its KV cache, or of its last layer.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum trtllm_precision {
-    /// What the checkpoint is stored in (only when building).
+    /// As the library chooses (only when building).
     Auto = 0,
     /// 32-bit floating point.
     F32 = 1,
     /// bfloat16.
     Bf16 = 2,
-    /// IEEE half precision.
+    /// 16-bit floating point of IEEE 754.
     F16 = 3,
-    /// 8-bit weights (e4m3) with scales; everything else as BF16.
+    /// 8-bit floating point (e4m3) with scales.
     Fp8 = 4,
 }
 
@@ -133,14 +134,18 @@ pub struct trtllm_engine_info {
     pub precision: i32,
     /// A `trtllm_target`.
     pub target: i32,
+    /// A `trtllm_precision` of the KV cache; AUTO when there is none.
+    pub kv_precision: i32,
+    /// A `trtllm_precision` of the last linear layer; AUTO when there is none.
+    pub head_precision: i32,
 }
 
-// SAFETY: three words, three 64-bit numbers, six half words.
+// SAFETY: three words, three 64-bit numbers, eight half words.
 unsafe impl Growing for trtllm_engine_info {
     const OLDEST_SIZE: usize = 72;
 }
 
-const _: () = assert!(size_of::<trtllm_engine_info>() == 72);
+const _: () = assert!(size_of::<trtllm_engine_info>() == 80);
 
 impl trtllm_engine_config {
     fn options(&self) -> Result<OpenOptions> {
@@ -230,11 +235,24 @@ impl Loaded {
                 Precision::F16 => trtllm_precision::F16,
                 Precision::Fp8 => trtllm_precision::Fp8,
             } as i32,
+            kv_precision: precision(plan.kv_groups.first().map(|group| group.dtype)) as i32,
+            head_precision: precision(plan.head().map(|weight| weight.dtype)) as i32,
             target: match plan.target {
                 Target::Cpu => trtllm_target::Cpu,
                 Target::Cuda => trtllm_target::Cuda,
             } as i32,
         }
+    }
+}
+
+/// The precision that stores elements of a type.
+fn precision(dtype: Option<DType>) -> trtllm_precision {
+    match dtype {
+        Some(DType::F32) => trtllm_precision::F32,
+        Some(DType::BF16) => trtllm_precision::Bf16,
+        Some(DType::F16) => trtllm_precision::F16,
+        Some(DType::E4M3) => trtllm_precision::Fp8,
+        Some(DType::I32) | None => trtllm_precision::Auto,
     }
 }
 

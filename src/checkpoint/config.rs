@@ -4,8 +4,10 @@ mod fields;
 mod generation;
 mod gpt2;
 mod llama;
+mod quantization;
 mod rope;
 
+use super::source::SCALE_BLOCK;
 use crate::error::{Error, Result};
 use crate::types::{Activation, DType};
 use fields::Fields;
@@ -85,7 +87,7 @@ impl ModelConfig {
     pub fn parse(config: &[u8], generation: Option<&[u8]>) -> Result<Self> {
         let json = object("config.json", config)?;
         let fields = Fields::new("config.json", &json);
-        refuse_quantized(&fields)?;
+        quantization::check(&fields)?;
         let read = family(&fields)?;
         let mut parsed = read(&fields)?;
         if let Some(bytes) = generation {
@@ -121,17 +123,6 @@ fn object(file: &str, bytes: &[u8]) -> Result<serde_json::Map<String, serde_json
         return Err(Error::InvalidConfig { what: file.into(), why });
     }
     serde_json::from_slice(bytes).map_err(|e| Error::InvalidConfig { what: file.into(), why: e.to_string() })
-}
-
-fn refuse_quantized(fields: &Fields) -> Result<()> {
-    let Some(quantization) = fields.object("quantization_config")? else {
-        return Ok(());
-    };
-    let method = quantization.text("quant_method")?.unwrap_or("unnamed").to_string();
-    Err(Error::Unsupported {
-        what: format!("quantization_config `{method}`"),
-        why: "only plain weights are read".into(),
-    })
 }
 
 fn family(fields: &Fields) -> Result<Reader> {

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
-use crate::types::{DType, e4m3_to_f32};
+use crate::types::{DType, bf16, e4m3};
 
 /// Copies a block that lies within `bytes`, a matrix of `width` columns.
 pub(super) fn convert_block(
@@ -34,12 +34,12 @@ fn convert(bytes: &[u8], dtype: DType, out: &mut [f32]) {
         DType::F16 => convert_f16(bytes, out),
         DType::BF16 => {
             for (element, out) in bytes.as_chunks::<2>().0.iter().zip(out) {
-                *out = bf16::from_le_bytes(*element).to_f32();
+                *out = bf16::decode(u16::from_le_bytes(*element));
             }
         }
         DType::E4M3 => {
-            for (code, out) in bytes.iter().zip(out) {
-                *out = e4m3_to_f32(*code);
+            for (element, out) in bytes.iter().zip(out) {
+                *out = e4m3::decode(*element);
             }
         }
         DType::F32 | DType::I32 => {

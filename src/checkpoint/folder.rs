@@ -1,23 +1,18 @@
 //! A Hugging Face folder: its small files read, its safetensors mapped.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::Dtype;
-use serde::Deserialize;
 
 use super::convert::convert_block;
-use super::json::Entries;
+use super::files::{MIB, read_small, refuse_file, weight_files};
 use super::safetensors::{Shard, Tensor};
-use super::source::{WeightSource, matrix};
+use super::scales::{SUFFIXES, apply, scales};
+use super::source::{Scales, WeightSource, matrix};
 use crate::error::{Error, Result};
 use crate::types::DType;
-
-const MIB: u64 = 1 << 20;
-const INDEX: &str = "model.safetensors.index.json";
 
 /// An opened checkpoint. Small files are in memory, tensors are mapped until the folder is dropped.
 #[derive(Debug)]
@@ -30,6 +25,8 @@ pub struct Folder {
     shards: Vec<Shard>,
     /// Shard of each tensor.
     tensors: HashMap<String, usize>,
+    /// Of quantised tensors.
+    scales: HashMap<String, Scales>,
 }
 
 impl Folder {
@@ -48,7 +45,7 @@ impl Folder {
             why: "a checkpoint folder needs it".into(),
         };
         let weights = weight_files(path)?;
-        Ok(Self {
+        let folder = Self {
             config: read_small(path, "config.json", 4 * MIB)?.ok_or_else(|| required("config.json"))?,
             generation_config: read_small(path, "generation_config.json", 4 * MIB)?,
             tokenizer: read_small(path, "tokenizer.json", 64 * MIB)?,
@@ -56,7 +53,9 @@ impl Folder {
             chat_template: read_small(path, "chat_template.jinja", MIB / 4)?,
             tensors: weights.index,
             shards: weights.shards,
-        })
+            scales: HashMap::new(),
+        };
+        folder.with_scales()
     }
 
     /// Names and shapes of all tensors, in no order.
@@ -80,7 +79,7 @@ impl WeightSource for Folder {
 
     /// The type that holds the most elements.
     fn dtype(&self) -> Option<DType> {
-        let mut elements: [(DType, usize); 3] = [(DType::F32, 0), (DType::F16, 0), (DType::BF16, 0)];
+        let mut elements = [DType::F32, DType::F16, DType::BF16, DType::E4M3].map(|dtype| (dtype, 0));
         for tensor in self.shards.iter().flat_map(|shard| shard.tensors.values()) {
             let entry = elements.iter_mut().find(|(dtype, _)| Some(*dtype) == float(tensor.dtype));
             if let Some((_, count)) = entry {
@@ -90,25 +89,84 @@ impl WeightSource for Folder {
         elements.into_iter().filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count).map(|(dtype, _)| dtype)
     }
 
+    fn scales(&self, name: &str) -> Option<&Scales> {
+        self.scales.get(name)
+    }
+
+    fn codes(&self, name: &str, rows: Range<usize>, columns: Range<usize>, out: &mut [u8]) -> Result<()> {
+        let (bytes, width) = self.block(name, &rows, &columns, out.len())?;
+        if !self.scales.contains_key(name) {
+            return Err(invalid_tensor(name, "it is not quantised"));
+        }
+        for (row, out) in rows.zip(out.chunks_exact_mut(columns.len().max(1))) {
+            out.copy_from_slice(&bytes[row * width..][columns.clone()]);
+        }
+        Ok(())
+    }
+
     fn read(&self, name: &str, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let Some((shard, tensor)) = self.tensor(name) else {
-            return Err(Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why: "it is missing".into() });
+        let (bytes, width) = self.block(name, &rows, &columns, out.len())?;
+        let dtype = self.tensor(name).map(|(_, tensor)| tensor.dtype);
+        let (dtype, scales) = match (dtype.and_then(float), self.scales.get(name)) {
+            (Some(DType::E4M3), None) => return Err(invalid_tensor(name, "it is F8_E4M3 and its scales are missing")),
+            (Some(dtype), scales) => (dtype, scales),
+            (None, _) => {
+                let what =
+                    format!("tensor `{name}` of type {}", dtype.map_or(String::new(), |dtype| dtype.to_string()));
+                return Err(Error::Unsupported { what, why: "F32, F16, BF16 and F8_E4M3 are read".into() });
+            }
         };
-        let Some(dtype) = float(tensor.dtype) else {
-            let what = format!("tensor `{name}` of type {}", tensor.dtype);
-            return Err(Error::Unsupported { what, why: "F32, F16 and BF16 are read".into() });
-        };
+        convert_block(bytes, dtype, width, rows.clone(), columns.clone(), out);
+        if let Some(scales) = scales {
+            apply(scales, width, rows, columns, out);
+        }
+        Ok(())
+    }
+}
+
+impl Folder {
+    /// The bytes and the width of a tensor that holds a block of `elements` elements.
+    fn block(
+        &self,
+        name: &str,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        elements: usize,
+    ) -> Result<(&[u8], usize)> {
+        let (shard, tensor) = self.tensor(name).ok_or_else(|| invalid_tensor(name, "it is missing"))?;
         let (height, width) = matrix(&tensor.shape);
         if rows.start > rows.end || rows.end > height || columns.start > columns.end || columns.end > width {
             let why = format!("rows {rows:?} and columns {columns:?} are not in shape {:?}", tensor.shape);
-            return Err(Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why });
+            return Err(invalid_tensor(name, &why));
         }
-        if out.len() != rows.len() * columns.len() {
-            return Err(Error::argument("out", format!("{} elements for {rows:?} x {columns:?}", out.len())));
+        match elements == rows.len() * columns.len() {
+            true => Ok((shard.bytes(tensor), width)),
+            false => Err(Error::argument("out", format!("{elements} elements for {rows:?} x {columns:?}"))),
         }
-        convert_block(shard.bytes(tensor), dtype, width, rows, columns, out);
-        Ok(())
     }
+
+    /// Finds the scales of every tensor of e4m3 codes that has some.
+    fn with_scales(mut self) -> Result<Self> {
+        let mut found = HashMap::new();
+        for (name, shape) in self.tensors() {
+            let codes = self.tensor(name).is_some_and(|(_, tensor)| tensor.dtype == Dtype::F8_E4M3);
+            let of =
+                SUFFIXES.iter().map(|suffix| format!("{name}{suffix}")).find(|name| self.tensors.contains_key(name));
+            let (true, Some(of), false) = (codes, of, shape.contains(&0)) else { continue };
+            let scale_shape = self.shape(&of).unwrap_or_default();
+            let (rows, columns) = matrix(&scale_shape);
+            let mut values = vec![0.0; rows * columns];
+            self.read(&of, 0..rows, 0..columns, &mut values)?;
+            let scales = scales(shape, &scale_shape, &values).map_err(|why| invalid_tensor(name, &why))?;
+            found.insert(name.to_string(), scales);
+        }
+        self.scales = found;
+        Ok(self)
+    }
+}
+
+fn invalid_tensor(name: &str, why: &str) -> Error {
+    Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why: why.into() }
 }
 
 fn float(dtype: Dtype) -> Option<DType> {
@@ -116,156 +174,7 @@ fn float(dtype: Dtype) -> Option<DType> {
         Dtype::F32 => Some(DType::F32),
         Dtype::F16 => Some(DType::F16),
         Dtype::BF16 => Some(DType::BF16),
+        Dtype::F8_E4M3 => Some(DType::E4M3),
         _ => None,
-    }
-}
-
-struct WeightFiles {
-    shards: Vec<Shard>,
-    index: HashMap<String, usize>,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: Entries<String>,
-}
-
-/// The folder's safetensors: by index, by the usual name, or the only one there is.
-fn weight_files(folder: &Path) -> Result<WeightFiles> {
-    if let Some(json) = read_small(folder, INDEX, 64 * MIB)? {
-        return sharded(folder, &json);
-    }
-    let single = folder.join("model.safetensors");
-    let single = if single.is_file() { single } else { lone_safetensors(folder)? };
-    let shards = vec![Shard::open(&single)?];
-    let index = shards[0].tensors.keys().map(|name| (name.clone(), 0)).collect();
-    Ok(WeightFiles { shards, index })
-}
-
-fn sharded(folder: &Path, json: &[u8]) -> Result<WeightFiles> {
-    let invalid = |what: String, why: &str| Error::InvalidCheckpoint { what, why: why.into() };
-    let index: Index = serde_json::from_slice(json)
-        .map_err(|error| invalid(folder.join(INDEX).display().to_string(), &error.to_string()))?;
-    let mut files: HashMap<&str, usize> = HashMap::new();
-    let mut shards = Vec::new();
-    let mut tensors = HashMap::new();
-    for (tensor, file) in &index.weight_map.0 {
-        let shard = match files.get(file.as_str()) {
-            Some(shard) => *shard,
-            None => {
-                if !is_plain_name(file) {
-                    return Err(invalid(format!("{INDEX}: shard `{file}`"), "it is not a plain file name"));
-                }
-                if !folder.join(file).is_file() {
-                    let why = format!("{INDEX} says it is in {file}, which is not there");
-                    return Err(invalid(format!("tensor `{tensor}`"), &why));
-                }
-                shards.push(Shard::open(&folder.join(file))?);
-                files.insert(file, shards.len() - 1);
-                shards.len() - 1
-            }
-        };
-        if !shards[shard].tensors.contains_key(tensor) {
-            let what = format!("tensor `{tensor}`");
-            return Err(invalid(what, &format!("{INDEX} says it is in {file}, which does not hold it")));
-        }
-        tensors.insert(tensor.clone(), shard);
-    }
-    refuse_duplicates(&shards)?;
-    Ok(WeightFiles { shards, index: tensors })
-}
-
-fn refuse_duplicates(shards: &[Shard]) -> Result<()> {
-    let mut seen: HashMap<&str, &Shard> = HashMap::new();
-    for shard in shards {
-        for name in shard.tensors.keys() {
-            if let Some(other) = seen.insert(name, shard) {
-                let why = format!("it is in {} and in {}", other.path().display(), shard.path().display());
-                return Err(Error::InvalidCheckpoint { what: format!("tensor `{name}`"), why });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_plain_name(name: &str) -> bool {
-    let path = Path::new(name);
-    path.file_name().is_some_and(|file| file == path.as_os_str()) && !name.contains(['/', '\\', '\0'])
-}
-
-/// The only `*.safetensors` of a folder, or an error that names what is there instead.
-fn lone_safetensors(folder: &Path) -> Result<PathBuf> {
-    let entries = std::fs::read_dir(folder).map_err(|error| Error::io(folder.display().to_string(), &error))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.sort();
-    let mut of_ours = files.iter().filter(|path| extension(path) == "safetensors");
-    match (of_ours.next(), of_ours.next()) {
-        (Some(only), None) => return Ok(only.clone()),
-        (Some(_), Some(_)) => {
-            let why = format!("several safetensors files and no {INDEX}");
-            return Err(Error::InvalidCheckpoint { what: folder.display().to_string(), why });
-        }
-        (None, _) => {}
-    }
-    match files.iter().find_map(|path| foreign_format(path).map(|format| (path, format))) {
-        Some((path, format)) => Err(unsupported(path, format)),
-        None => Err(Error::NotFound {
-            what: folder.join("model.safetensors").display().to_string(),
-            why: "the folder holds no weights".into(),
-        }),
-    }
-}
-
-fn refuse_file(path: &Path) -> Error {
-    match foreign_format(path) {
-        Some(format) => unsupported(path, format),
-        None => Error::UnsupportedFormat {
-            what: path.display().to_string(),
-            why: "a checkpoint is a folder with config.json and safetensors".into(),
-        },
-    }
-}
-
-fn unsupported(path: &Path, format: &str) -> Error {
-    let why = format!("this is a {format} file; safetensors are read");
-    Error::UnsupportedFormat { what: path.display().to_string(), why }
-}
-
-/// What a file that is no safetensors is called, when it looks like weights.
-fn foreign_format(path: &Path) -> Option<&'static str> {
-    let mut magic = [0; 4];
-    let is_gguf = path.is_file()
-        && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
-        && magic == *b"GGUF";
-    match extension(path).as_str() {
-        _ if is_gguf => Some("GGUF"),
-        "gguf" => Some("GGUF"),
-        "bin" | "pt" | "pth" => Some("PyTorch pickle"),
-        _ => None,
-    }
-}
-
-fn extension(path: &Path) -> String {
-    path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase()
-}
-
-/// A small file of the folder; `None` when it is not there.
-fn read_small(folder: &Path, name: &str, cap: u64) -> Result<Option<Vec<u8>>> {
-    let path = folder.join(name);
-    let io = |error: std::io::Error| Error::io(path.display().to_string(), &error);
-    let kind = match std::fs::metadata(&path) {
-        Ok(kind) => kind,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    let invalid = |why: String| Error::InvalidCheckpoint { what: path.display().to_string(), why };
-    if !kind.is_file() {
-        return Err(invalid("it is not a regular file".into()));
-    }
-    let mut content = Vec::new();
-    File::open(&path).map_err(io)?.take(cap + 1).read_to_end(&mut content).map_err(io)?;
-    match content.len() as u64 <= cap {
-        true => Ok(Some(content)),
-        false => Err(invalid(format!("it is larger than {cap} bytes"))),
     }
 }

@@ -3,9 +3,11 @@
 mod config;
 mod convert;
 mod dummy;
+mod files;
 mod folder;
 mod json;
 mod safetensors;
+mod scales;
 mod source;
 
 #[cfg(test)]
@@ -16,4 +18,4 @@ pub use config::{
 };
 pub use dummy::Dummy;
 pub use folder::Folder;
-pub use source::WeightSource;
+pub use source::{SCALE_BLOCK, Scales, Scaling, WeightSource};

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// First bytes of an engine file.
 pub const MAGIC: [u8; 8] = *b"TRTLLM\0\x01";
 /// Version of the file format; readers accept exactly their own.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the header; the first section starts here.
 pub const HEADER_BYTES: usize = 4096;
 

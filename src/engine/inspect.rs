@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::format::{Header, VERSION};
 use super::read::Front;
-use super::{KvGroup, Plan, Precision, Step, View};
+use super::{KvGroup, Plan, Step, View};
 use crate::error::Result;
 use crate::types::{AttentionSpec, DType, Op};
 
@@ -46,7 +46,7 @@ fn describe_sections(header: &Header) -> Vec<Value> {
 fn describe_step(plan: &Plan, index: usize, step: &Step) -> Value {
     let weights = || step.weights.iter().map(|weight| &plan.weights[*weight]);
     let weight_bytes: u64 = weights().map(|weight| weight.bytes).sum();
-    let output_bytes: usize = step.outputs.iter().map(|view| view.columns * DType::F32.bytes()).sum();
+    let output_bytes: usize = step.outputs.iter().map(|view| plan.values[view.value].row_bytes()).sum();
     json!({
         "index": index,
         "name": step.name,
@@ -58,6 +58,7 @@ fn describe_step(plan: &Plan, index: usize, step: &Step) -> Value {
             "shape": weight.shape,
             "dtype": weight.dtype,
             "packing": weight.packing,
+            "scales": weight.scale.map(|scale| scale.granularity),
             "bytes": weight.bytes,
         })).collect::<Vec<_>>(),
         "outputs": step.outputs.iter().map(|view| describe_view(plan, view)).collect::<Vec<_>>(),
@@ -66,27 +67,21 @@ fn describe_step(plan: &Plan, index: usize, step: &Step) -> Value {
     })
 }
 
-/// The narrowest type among the step's weights and cache.
-fn step_precision(plan: &Plan, step: &Step) -> Precision {
+/// The narrowest element type among the weights and the cache that the step reads; f32 without any.
+fn step_precision(plan: &Plan, step: &Step) -> DType {
     let weights = step.weights.iter().map(|weight| plan.weights[*weight].dtype);
     let cache = attention_of(&step.op).map(|spec| plan.kv_groups[spec.group].dtype);
-    let precision = |dtype: DType| match dtype {
-        DType::E4M3 => Precision::Fp8,
-        DType::F16 => Precision::F16,
-        DType::BF16 => Precision::Bf16,
-        DType::F32 | DType::I32 => Precision::F32,
-    };
-    weights.chain(cache).min_by_key(|dtype| dtype.bytes()).map_or(Precision::F32, precision)
+    weights.chain(cache).min_by_key(|dtype| dtype.bytes()).unwrap_or(DType::F32)
 }
 
 fn describe_view(plan: &Plan, view: &View) -> Value {
     let value = &plan.values[view.value];
-    json!({ "value": value.name, "rows": value.rows, "start": view.start, "columns": view.columns })
+    json!({ "value": value.name, "rows": value.rows, "dtype": value.dtype, "start": view.start, "columns": view.columns })
 }
 
 fn describe_output(plan: &Plan, name: &str, value: usize) -> Value {
     let value = &plan.values[value];
-    json!({ "name": name, "rows": value.rows, "columns": value.columns })
+    json!({ "name": name, "rows": value.rows, "dtype": value.dtype, "columns": value.columns })
 }
 
 fn describe_group(group: &KvGroup) -> Value {

@@ -3,10 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::WeightSpec;
 use crate::types::{DType, Op};
 
-/// Rows of the weight matrix that lie side by side in a packed panel (see [`Packing::Panels`]).
-pub const PANEL: usize = 32;
 /// Tokens in one KV block.
 pub const BLOCK_TOKENS: usize = 16;
 
@@ -18,15 +17,58 @@ pub enum Target {
     Cuda,
 }
 
-/// Arithmetic class of an engine: dtype of linear weights and of the KV cache.
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Target::Cpu => "cpu",
+            Target::Cuda => "cuda",
+        })
+    }
+}
+
+/// Arithmetic class of an engine: how its linear weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     F32,
     Bf16,
     F16,
-    /// e4m3 weights with scales; everything else as in a bf16 engine.
+    /// Linear weights are e4m3 with scales; everything else is as in [`Precision::Bf16`].
     Fp8,
+}
+
+impl Precision {
+    /// Element type of the linear weights.
+    #[must_use]
+    pub fn matrix(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+            Precision::F16 => DType::F16,
+            Precision::Fp8 => DType::E4M3,
+        }
+    }
+
+    /// Element type of what is not quantised: tables, activations that are not the residual stream, the KV cache and the
+    /// head unless fp8 was asked for.
+    #[must_use]
+    pub fn base(self) -> DType {
+        match self {
+            Precision::Fp8 => DType::BF16,
+            other => other.matrix(),
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+            Precision::Fp8 => "fp8",
+        })
+    }
 }
 
 /// What a deployment needs to know of the model.
@@ -58,15 +100,23 @@ pub struct Value {
     pub name: String,
     pub rows: Rows,
     pub columns: usize,
-    /// f32 for CPUs; CUDA keeps sums, angles and logits in f32 and everything else in 16 bits.
-    #[serde(default = "f32_dtype")]
-    pub dtype: DType,
     /// Workspace slot; values whose lifetimes do not overlap share one.
     pub slot: usize,
+    /// As [`super::value_dtype`] says.
+    #[serde(default = "f32_values")]
+    pub dtype: DType,
 }
 
-fn f32_dtype() -> DType {
+fn f32_values() -> DType {
     DType::F32
+}
+
+impl Value {
+    /// Bytes of one row.
+    #[must_use]
+    pub fn row_bytes(&self) -> usize {
+        self.columns.saturating_mul(self.dtype.bytes())
+    }
 }
 
 /// One reusable piece of workspace; its size at load is `max(tokens*bytes_per_token, logit_rows*bytes_per_logit_row)`.
@@ -82,77 +132,6 @@ pub struct View {
     pub value: usize,
     pub start: usize,
     pub columns: usize,
-}
-
-/// How a weight's bytes are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Packing {
-    /// Row-major as the shape says.
-    RowMajor,
-    /// A matrix `[N, K]` in panels of [`PANEL`] rows, N and K zero-padded (N to PANEL, K to even).
-    /// f32: `[N/32][K][32]`. bf16: `[N/32][K/2][32][2]`, so that 4 bytes hold elements k and k+1 of one row.
-    Panels,
-}
-
-impl Packing {
-    /// Multiple at which such a weight starts in the weight section.
-    #[must_use]
-    pub fn alignment(self) -> u64 {
-        match self {
-            // What bulk copies and tensor maps of a GPU want, and a cache line.
-            Packing::RowMajor => 256,
-            Packing::Panels => 4096,
-        }
-    }
-}
-
-/// Scales of an e4m3 weight: the value is code times scale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScaleSpec {
-    /// Index of the f32 weight that holds them.
-    pub weight: usize,
-    /// Rows and columns that share one scale: `[1, K]` is a scale for each row.
-    pub block: [usize; 2],
-}
-
-/// One weight in the engine's weight section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WeightSpec {
-    pub name: String,
-    pub dtype: DType,
-    /// Logical shape, before padding.
-    pub shape: Vec<usize>,
-    pub packing: Packing,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scale: Option<ScaleSpec>,
-    /// Start in the weight section; a multiple of 4096 for panels and of 256 otherwise.
-    pub offset: u64,
-    pub bytes: u64,
-    /// xxh3-64 of the packed bytes, in hexadecimal.
-    pub checksum: String,
-}
-
-impl WeightSpec {
-    /// Bytes that shape, dtype and packing imply; `None` on overflow or a packed shape that is not a matrix.
-    #[must_use]
-    pub fn packed_bytes(&self) -> Option<u64> {
-        let elements = match (self.packing, self.shape.as_slice()) {
-            (Packing::RowMajor, shape) => shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?,
-            (Packing::Panels, [n, k]) => {
-                n.checked_next_multiple_of(PANEL)?.checked_mul(k.checked_next_multiple_of(2)?)?
-            }
-            (Packing::Panels, _) => return None,
-        };
-        u64::try_from(elements.checked_mul(self.dtype.bytes())?).ok()
-    }
-
-    /// The checksum as a number; `None` when it is not exactly 16 lower-case hexadecimal digits.
-    #[must_use]
-    pub fn checksum_value(&self) -> Option<u64> {
-        let digits = self.checksum.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-        (digits && self.checksum.len() == 16).then(|| u64::from_str_radix(&self.checksum, 16).ok()).flatten()
-    }
 }
 
 /// Layers that share one block table: same bytes per token, same window.
@@ -220,6 +199,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The matrix of the last linear.
+    #[must_use]
+    pub fn head(&self) -> Option<&WeightSpec> {
+        let last = self.steps.iter().rev().find(|step| matches!(step.op, Op::Linear { .. }))?;
+        self.weights.get(*last.weights.first()?)
+    }
+
     /// Bytes of the weight section: where the last weight ends.
     #[must_use]
     pub fn weights_bytes(&self) -> u64 {

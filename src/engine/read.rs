@@ -60,7 +60,7 @@ impl Engine {
         &self.plan
     }
 
-    /// Packed bytes of weight `index`, aligned to 64 bytes at least.
+    /// Packed bytes of weight `index`, aligned to 256 bytes at least.
     ///
     /// # Panics
     /// When the plan has no such weight.

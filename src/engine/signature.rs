@@ -7,7 +7,7 @@ type Check<T = ()> = Result<T, String>;
 
 /// A weight operand as an operation wants it.
 enum Weight {
-    /// `[N, K]` in panels.
+    /// `[N, K]`, in panels for a CPU.
     Matrix(usize, usize),
     /// At least `rows` rows of `columns`, in any packing.
     Table { rows: usize, columns: usize },
@@ -32,7 +32,7 @@ pub(super) fn check_signature(plan: &Plan, step: &Step) -> Check {
         return Err(format!("it has {} weights instead of {}", step.weights.len(), wanted.weights.len()));
     }
     for (index, wanted) in step.weights.iter().zip(&wanted.weights) {
-        check_weight(plan, plan.weights.get(*index).ok_or("a weight does not exist")?, wanted)?;
+        check_weight(plan.target, plan.weights.get(*index).ok_or("a weight does not exist")?, wanted)?;
     }
     Ok(())
 }
@@ -161,18 +161,18 @@ fn check_columns(views: &[View], wanted: &[usize], role: &str) -> Check {
     }
 }
 
-fn check_weight(plan: &Plan, weight: &WeightSpec, wanted: &Weight) -> Check {
-    let float = weight.dtype != DType::I32;
-    let multiplied = match plan.target {
+fn check_weight(target: Target, weight: &WeightSpec, wanted: &Weight) -> Check {
+    let float = matches!(weight.dtype, DType::F32 | DType::BF16 | DType::F16);
+    let matrices = match target {
         Target::Cpu => Packing::Panels,
         Target::Cuda => Packing::RowMajor,
     };
     let sound = match (wanted, weight.shape.as_slice()) {
         (Weight::Matrix(n, k), [rows, columns]) => {
-            float && weight.packing == multiplied && (rows, columns) == (n, k)
+            (float || weight.dtype == DType::E4M3) && weight.packing == matrices && (rows, columns) == (n, k)
         }
         (Weight::Table { rows: least, columns: wanted }, [rows, columns]) => {
-            float && weight.dtype != DType::E4M3 && rows >= least && columns == wanted
+            float && rows >= least && columns == wanted
         }
         (Weight::Vector(length), [elements]) => {
             weight.dtype == DType::F32 && weight.packing == Packing::RowMajor && elements == length

@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use super::signature::check_signature;
-use super::{BLOCK_TOKENS, KvGroup, Packing, Plan, Rows, Step, Value, View, WeightSpec};
+use super::{
+    BLOCK_TOKENS, KvGroup, Packing, Plan, Precision, Rows, ScaleSpec, Step, Target, Value, View, WeightSpec,
+    value_dtype,
+};
 use crate::error::{Error, Result};
 use crate::types::{DType, Op};
 
@@ -29,6 +32,7 @@ impl Plan {
                 .map_err(|why| corrupt(format!("step {index} `{}`", step.name), why))?;
         }
         let lifetimes = self.check_order()?;
+        self.check_dtypes()?;
         self.check_sharing(&lifetimes)
     }
 
@@ -38,18 +42,47 @@ impl Plan {
         if extents.iter().any(|extent| *extent == 0 || *extent >= MOST) {
             return Err(corrupt("model", "an extent is zero or too large"));
         }
-        Ok(())
+        match (self.target, self.precision) {
+            (Target::Cuda, Precision::F32) => Err(corrupt("precision", "a plan for cuda is not f32")),
+            _ => Ok(()),
+        }
     }
 
     fn check_weights(&self) -> Result<()> {
         let mut end = 0u64;
         for weight in &self.weights {
-            check_scale(self, weight).map_err(|why| corrupt(format!("weight `{}`", weight.name), why))?;
-            end = weight_end(weight, end).map_err(|why| corrupt(format!("weight `{}`", weight.name), why))?;
+            end = weight_end(weight, end)
+                .and_then(|end| self.check_scale(weight).map(|()| end))
+                .map_err(|why| corrupt(format!("weight `{}`", weight.name), why))?;
+            if self.target == Target::Cuda && weight.packing != Packing::RowMajor {
+                return Err(corrupt(format!("weight `{}`", weight.name), "weights for cuda are row-major"));
+            }
         }
         match self.weights.is_empty() {
             true => Err(corrupt("weights", "there are none")),
             false => Ok(()),
+        }
+    }
+
+    /// Exactly the e4m3 weights have scales, as many as their granularity says.
+    fn check_scale(&self, weight: &WeightSpec) -> Result<(), String> {
+        let ScaleSpec { weight: index, granularity } = match (weight.dtype == DType::E4M3, weight.scale) {
+            (true, Some(scale)) => scale,
+            (false, None) => return Ok(()),
+            (true, None) => return Err("it is e4m3 and has no scales".into()),
+            (false, Some(_)) => return Err(format!("it is {} and has scales", weight.dtype)),
+        };
+        let (scales, [rows, columns]) = match (self.weights.get(index), weight.shape.as_slice()) {
+            (Some(scales), [rows, columns]) => (scales, [*rows, *columns]),
+            (None, _) => return Err(format!("its scales, weight {index}, do not exist")),
+            _ => return Err("it is e4m3 and no matrix".into()),
+        };
+        let sound = scales.dtype == DType::F32
+            && scales.packing == Packing::RowMajor
+            && scales.shape == granularity.scale_shape(rows, columns);
+        match sound {
+            true => Ok(()),
+            false => Err(format!("its scales, `{}`, are {} {:?}", scales.name, scales.dtype, scales.shape)),
         }
     }
 
@@ -61,7 +94,7 @@ impl Plan {
                         Rows::Tokens => slot.bytes_per_token,
                         Rows::LogitRows => slot.bytes_per_logit_row,
                     };
-                    bytes >= value.columns * value.dtype.bytes() && bytes <= MOST * DType::F32.bytes()
+                    bytes >= value.row_bytes() && bytes <= MOST * DType::F32.bytes()
                 });
             if !fits || value.columns == 0 {
                 return Err(corrupt(format!("value `{}`", value.name), "it does not fit its slot"));
@@ -155,6 +188,28 @@ impl Plan {
         }
     }
 
+    /// Every value has the element type that its step's operation gives it.
+    fn check_dtypes(&self) -> Result<()> {
+        let dtype = |view: &View| self.values.get(view.value).map(|value| value.dtype);
+        let logits = self.outputs.iter().find(|output| output.name == "logits").map(|output| output.value);
+        for step in &self.steps {
+            let input = step.inputs.first().and_then(dtype);
+            for (index, view) in step.outputs.iter().enumerate() {
+                let wanted = match logits == Some(view.value) {
+                    true => DType::F32,
+                    false => value_dtype(self.target, self.precision, &step.op, index, input),
+                };
+                if dtype(view) != Some(wanted) {
+                    return Err(corrupt(
+                        format!("value `{}`", self.value_name(view.value)),
+                        format!("it is not {wanted}"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// No two values that are alive in one step share a slot.
     fn check_sharing(&self, lifetimes: &[Option<Lifetime>]) -> Result<()> {
         let mut by_slot: Vec<(usize, Lifetime, usize)> = Vec::with_capacity(self.values.len());
@@ -183,27 +238,6 @@ impl Plan {
 struct Lifetime {
     first: usize,
     last: usize,
-}
-
-/// An e4m3 weight has f32 scales of the shape that its blocks need, and no other weight has any.
-fn check_scale(plan: &Plan, weight: &WeightSpec) -> Result<(), String> {
-    let Some(scale) = &weight.scale else {
-        return if weight.dtype == DType::E4M3 { Err("it has no scales".into()) } else { Ok(()) };
-    };
-    let blocks = match (weight.shape.as_slice(), scale.block) {
-        ([n, k], [rows, columns]) if rows > 0 && columns > 0 => [n.div_ceil(rows), k.div_ceil(columns)],
-        _ => return Err("its scales have no shape".into()),
-    };
-    let holder = plan.weights.get(scale.weight).ok_or("its scales do not exist")?;
-    let fits = match holder.shape.as_slice() {
-        [rows] => blocks == [*rows, 1],
-        [rows, columns] => blocks == [*rows, *columns],
-        _ => false,
-    };
-    match fits && holder.dtype == DType::F32 && holder.packing == Packing::RowMajor && weight.dtype == DType::E4M3 {
-        true => Ok(()),
-        false => Err(format!("its scales `{}` do not fit", holder.name)),
-    }
 }
 
 /// Where a weight ends, given where the one before it ends: weights lie one after another without free choice.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Forward, MemoryPlan, Session, StepOutput};
+use super::{Forward, MemoryPlan, SampleFault, Session, StepOutput};
 use crate::backend::cpu::{CpuConfig, CpuDevice, Isa};
 use crate::backend::cuda::{CudaDevice, CudaProgram};
 use crate::backend::{Batch, Device};
@@ -62,7 +62,7 @@ impl OpenDevice {
             Self::Cpu(device) => Box::new(Session::new(engine, device, limits)?),
             Self::Cuda(device) => {
                 let program = device.load(&engine, limits)?;
-                Box::new(CudaModel { program, logits: Vec::new(), engine })
+                Box::new(CudaModel { program, sampled: Vec::with_capacity(limits.logit_rows), engine })
             }
         })
     }
@@ -84,8 +84,8 @@ pub fn open_device(threads: usize, isa: Option<&str>) -> Result<Box<dyn Device>>
 /// A program on a GPU behind the checks that every batch passes.
 struct CudaModel {
     program: CudaProgram,
-    /// Of the last step.
-    logits: Vec<f32>,
+    /// Of the step that was collected last.
+    sampled: Vec<Result<u32, SampleFault>>,
     engine: Arc<Engine>,
 }
 
@@ -102,14 +102,27 @@ impl Forward for CudaModel {
         self.program.memory_bytes()
     }
 
+    fn depth(&self) -> usize {
+        self.program.depth()
+    }
+
+    fn sampling(&self) -> Option<usize> {
+        Some(self.program.adjustments())
+    }
+
     fn launch(&mut self, batch: &Batch) -> Result<()> {
-        check_batch(batch, self.engine.plan(), &self.program.limits(), None)?;
-        self.logits.clear();
-        self.logits.extend_from_slice(self.program.forward(batch)?);
-        Ok(())
+        check_batch(batch, self.engine.plan(), &self.program.limits(), self.sampling())?;
+        self.program.launch(batch)
     }
 
     fn collect(&mut self) -> Result<StepOutput<'_>> {
-        Ok(StepOutput { sampled: &[], logits: &self.logits })
+        let (results, logits) = self.program.collect()?;
+        self.sampled.clear();
+        self.sampled.extend(results.map(|result| match result.status {
+            0 => Ok(result.token),
+            1 => Err(SampleFault::NotFinite),
+            _ => Err(SampleFault::NothingLeft),
+        }));
+        Ok(StepOutput { sampled: &self.sampled, logits })
     }
 }

@@ -9,7 +9,7 @@ pub enum DType {
     F32,
     F16,
     BF16,
-    /// 8-bit float of 4 exponent and 3 mantissa bits, without infinities.
+    /// 8 bits: 4 of exponent, 3 of mantissa, no infinity (OCP E4M3); largest 448.
     E4M3,
     I32,
 }

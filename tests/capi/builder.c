@@ -36,9 +36,21 @@ static void misuse(const char *checkpoint) {
     config.dummy_weights = 2;
     FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.dummy_weights`: is 2");
     config.dummy_weights = 0;
-    config.reserved = 1;
-    FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.reserved`");
-    config.reserved = 0;
+    config.target = 3;
+    FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.target`: 3");
+    config.target = TRTLLM_TARGET_CUDA;
+    config.precision = TRTLLM_PRECISION_F32;
+    FAILS(trtllm_build(checkpoint, path, &config), UNSUPPORTED, "precision f32 on cuda");
+    config.target = TRTLLM_TARGET_CPU;
+    config.kv_precision = TRTLLM_PRECISION_BF16;
+    FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`kv_precision`");
+    config.kv_precision = -1;
+    FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.kv_precision`: -1");
+    config.kv_precision = TRTLLM_PRECISION_AUTO;
+    config.head_precision = TRTLLM_PRECISION_FP8;
+    FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`head_precision`");
+    config.head_precision = TRTLLM_PRECISION_AUTO;
+    config.precision = TRTLLM_PRECISION_AUTO;
     config.disabled_pass_count = 1;
     FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.disabled_passes`: is NULL");
     config.disabled_passes = null;
@@ -112,8 +124,40 @@ static void options(const char *checkpoint) {
     OK(trtllm_engine_load(path, NULL, &engine));
     OK(trtllm_engine_get_info(engine, sizeof info, &info));
     CHECK(info.precision == TRTLLM_PRECISION_F32 && info.max_positions == 64);
+    CHECK(info.kv_precision == TRTLLM_PRECISION_F32 && info.head_precision == TRTLLM_PRECISION_F32);
     OK(trtllm_engine_destroy(engine));
     DONE("options");
+}
+
+/* As it was before targets and the precisions of cache and head: programs of that time go on building for the CPU. */
+static void older_config(const char *checkpoint) {
+    trtllm_build_config config;
+    trtllm_engine *engine;
+    trtllm_engine_info info;
+    memset(&config, 0x5a, sizeof config);
+    OK(trtllm_build_config_init(64, &config));
+    config.target = 0;
+    OK(trtllm_build(checkpoint, path, &config));
+    OK(trtllm_engine_load(path, NULL, &engine));
+    OK(trtllm_engine_get_info(engine, sizeof info, &info));
+    CHECK(info.target == TRTLLM_TARGET_CPU && info.kv_precision == info.precision);
+    OK(trtllm_engine_destroy(engine));
+    DONE("older_config");
+}
+
+static void precisions(const char *checkpoint) {
+    trtllm_build_config config = TRTLLM_BUILD_CONFIG_INIT;
+    trtllm_engine *engine;
+    trtllm_engine_info info;
+    config.precision = TRTLLM_PRECISION_FP8;
+    config.kv_precision = TRTLLM_PRECISION_FP8;
+    OK(trtllm_build(checkpoint, path, &config));
+    OK(trtllm_engine_load(path, NULL, &engine));
+    OK(trtllm_engine_get_info(engine, sizeof info, &info));
+    CHECK(info.precision == TRTLLM_PRECISION_FP8 && info.kv_precision == TRTLLM_PRECISION_FP8);
+    CHECK(info.head_precision == TRTLLM_PRECISION_BF16);
+    OK(trtllm_engine_destroy(engine));
+    DONE("precisions");
 }
 
 static void dummy_weights(const char *checkpoint) {
@@ -140,6 +184,8 @@ int main(int argc, char **argv) {
     cancel(argv[1]);
     progress(argv[1]);
     options(argv[1]);
+    older_config(argv[1]);
+    precisions(argv[1]);
     dummy_weights(argv[1]);
     return 0;
 }

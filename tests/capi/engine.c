@@ -79,7 +79,8 @@ static void information(const char *path) {
     CHECK(info.eos_token_count == 2 && info.eos_tokens[0] != info.eos_tokens[1] && info.bos_token == 0);
     CHECK(info.vocab_size == 1000 && info.hidden_size == 256 && info.layers == 4);
     CHECK(info.precision == TRTLLM_PRECISION_BF16 && info.target == TRTLLM_TARGET_CPU && info.weight_bytes > 1000000);
-    CHECK(info.kv_bytes_per_token == 2 * 4 * 2 * 64 * 2);
+    CHECK(info.kv_bytes_per_token == 2 * 4 * 2 * 64 * 2 && info.kv_precision == TRTLLM_PRECISION_BF16);
+    CHECK(info.head_precision == TRTLLM_PRECISION_BF16);
     OK(trtllm_engine_get_info(read, sizeof again, &again));
     CHECK(again.weight_bytes == info.weight_bytes);
     FAILS(trtllm_engine_get_info(mapped, 8, &again), INVALID_ARGUMENT, "`info_size`: is 8");

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::attend::{Attend, scratch_floats};
-use super::cache::Element;
+use super::cache::{Bf16, E4m3, Element, F16};
 use super::operands::{Cache, Matrix, Operands};
 use super::rows::Rotation;
 use super::rowwise::check_rope;
@@ -79,7 +79,9 @@ impl Append {
         // SAFETY: there is a place for each token, in a block of the pool.
         team.for_rows(append.places.len(), columns, &|token| unsafe {
             match append.cache.dtype {
-                DType::BF16 => append.write::<u16>(team, token),
+                DType::BF16 => append.write::<Bf16>(team, token),
+                DType::F16 => append.write::<F16>(team, token),
+                DType::E4M3 => append.write::<E4m3>(team, token),
                 _ => append.write::<f32>(team, token),
             }
         })
@@ -164,6 +166,8 @@ impl Queries {
         }
         let attend = match self.cache.dtype {
             DType::BF16 => team.compiled.attend_bf16,
+            DType::F16 => team.compiled.attend_f16,
+            DType::E4M3 => team.compiled.attend_e4m3,
             _ => team.compiled.attend_f32,
         };
         let queries = &*self;

@@ -2,8 +2,9 @@
 //! scores of a block's keys are one vector, then V as `[kv_head][BLOCK_TOKENS][head_dim]`.
 
 use super::pack::to_bf16;
-use super::vector::Vector;
+use super::vector::{LANES, Vector};
 use crate::engine::BLOCK_TOKENS;
+use crate::types::{e4m3, f16};
 
 /// An element of the cache.
 pub(super) trait Element: Copy + 'static {
@@ -31,19 +32,75 @@ impl Element for f32 {
 }
 
 /// A bf16 as its bits.
-impl Element for u16 {
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Bf16(u16);
+
+impl Element for Bf16 {
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const u16) -> V {
+    unsafe fn load<V: Vector>(from: *const Bf16) -> V {
         // SAFETY: the caller's.
-        unsafe { V::load_bf16(from) }
+        unsafe { V::load_bf16(from.cast()) }
     }
     #[inline(always)]
-    fn from_f32(x: f32) -> u16 {
-        to_bf16(x) as u16
+    fn from_f32(x: f32) -> Bf16 {
+        Bf16(to_bf16(x) as u16)
     }
     #[inline(always)]
     fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self) << 16)
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+}
+
+/// An f16 as its bits.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct F16(u16);
+
+impl Element for F16 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const F16) -> V {
+        // SAFETY: the caller's.
+        unsafe { widen(from) }
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> F16 {
+        F16(f16::encode(x))
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::decode(self.0)
+    }
+}
+
+/// An e4m3 code of scale 1.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct E4m3(u8);
+
+impl Element for E4m3 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const E4m3) -> V {
+        // SAFETY: the caller's.
+        unsafe { widen(from) }
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> E4m3 {
+        E4m3(e4m3::encode(x))
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        e4m3::decode(self.0)
+    }
+}
+
+/// Sixteen elements, by plain code that the compiler makes vectors of.
+#[inline(always)]
+unsafe fn widen<V: Vector, E: Element>(from: *const E) -> V {
+    // SAFETY: the caller's.
+    unsafe {
+        let values = from.cast::<[E; LANES]>().read_unaligned().map(E::to_f32);
+        V::load(values.as_ptr())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The kernels, compiled for one instruction set: a table of functions.
 
 use super::attend::Attend;
+use super::expand::Expand;
 use super::finish::Finish;
 use super::pack::Pack;
 use super::rows::{Elements, Norm, Rotation};
@@ -12,12 +13,13 @@ use crate::types::Activation;
 pub(super) struct Products {
     /// Tiles of one panel for weights as they are stored.
     pub single: &'static [Tile],
-    /// Tiles of as many panels as the registers hold, for reading the weights once.
+    /// Tiles of as many panels as the registers hold, for reading the weights once; none where every weight is widened
+    /// before it is multiplied.
     pub streams: &'static [Tile],
     /// Tiles of one panel for sweeping a block of weights over many rows.
     pub sweep: &'static [Tile],
-    /// Whether `sweep` wants the block widened to f32 first.
-    pub expand: bool,
+    /// How a block is widened to f32 first, where `sweep` wants that.
+    pub expand: Option<unsafe fn(&Expand)>,
     /// Whether activations are packed as pairs of bf16.
     pub pairs: bool,
 }
@@ -26,7 +28,8 @@ pub(super) struct Products {
 pub(super) struct Compiled {
     pub f32: Products,
     pub bf16: Products,
-    pub expand: unsafe fn(*const u32, usize, *mut f32),
+    pub f16: Products,
+    pub e4m3: Products,
     pub pack_f32: unsafe fn(&Pack),
     pub pack_pairs: unsafe fn(&Pack),
     pub finish: unsafe fn(&Finish),
@@ -37,6 +40,13 @@ pub(super) struct Compiled {
     pub rotate: unsafe fn(&Rotation),
     pub attend_f32: unsafe fn(&Attend<'_>),
     pub attend_bf16: unsafe fn(&Attend<'_>),
+    pub attend_f16: unsafe fn(&Attend<'_>),
+    pub attend_e4m3: unsafe fn(&Attend<'_>),
+}
+
+/// Products with weights that are always widened first.
+pub(super) const fn widened(sweep: &'static [Tile], expand: unsafe fn(&Expand)) -> Products {
+    Products { single: &[], streams: &[], sweep, expand: Some(expand), pairs: false }
 }
 
 /// Puts the attributes before an item.
@@ -59,13 +69,24 @@ macro_rules! tiles {
     };
 }
 
-/// The [`Compiled`] of a vector type, with the products as given; every function gets the attributes.
+/// The [`Compiled`] of a vector type, with the products as given (which may name the functions here) and the tiles for
+/// widened weights; every function gets the attributes.
 macro_rules! compiled {
-    ($attributes:tt, $vector:ty, f32: $f32:expr, bf16: $bf16:expr) => {{
-        use $crate::backend::cpu::{attend, finish, pack, rows, tile};
-        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand(panel: *const u32, pairs: usize, out: *mut f32) {
+    ($attributes:tt, $vector:ty, f32: $f32:expr, bf16: $bf16:expr, widened: $widened:expr) => {{
+        use $crate::backend::cpu::{attend, cache, compiled::widened, expand, finish, pack, rows};
+        $crate::backend::cpu::compiled::attributed! { $attributes
+            #[allow(dead_code, reason = "dot products take pairs of bf16 as they are")]
+            unsafe fn expand_bf16(block: &expand::Expand) {
             // SAFETY: the caller's.
-            unsafe { tile::expand::<$vector>(panel, pairs, out) }
+            unsafe { expand::expand_bf16::<$vector>(block) }
+        } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand_f16(block: &expand::Expand) {
+            // SAFETY: the caller's.
+            unsafe { expand::expand_f16(block) }
+        } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand_e4m3(block: &expand::Expand) {
+            // SAFETY: the caller's.
+            unsafe { expand::expand_e4m3::<$vector>(block) }
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_f32(strip: &pack::Pack) {
             // SAFETY: the caller's.
@@ -105,12 +126,21 @@ macro_rules! compiled {
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn attend_bf16(task: &attend::Attend<'_>) {
             // SAFETY: the caller's.
-            unsafe { attend::attend::<$vector, u16>(task) }
+            unsafe { attend::attend::<$vector, cache::Bf16>(task) }
+        } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn attend_f16(task: &attend::Attend<'_>) {
+            // SAFETY: the caller's.
+            unsafe { attend::attend::<$vector, cache::F16>(task) }
+        } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn attend_e4m3(task: &attend::Attend<'_>) {
+            // SAFETY: the caller's.
+            unsafe { attend::attend::<$vector, cache::E4m3>(task) }
         } }
         $crate::backend::cpu::compiled::Compiled {
             f32: $f32,
             bf16: $bf16,
-            expand,
+            f16: widened($widened, expand_f16),
+            e4m3: widened($widened, expand_e4m3),
             pack_f32,
             pack_pairs,
             finish,
@@ -121,6 +151,8 @@ macro_rules! compiled {
             rotate,
             attend_f32,
             attend_bf16,
+            attend_f16,
+            attend_e4m3,
         }
     }};
 }
@@ -136,6 +168,7 @@ const PORTABLE_PAIRS: &[Tile] =
 
 /// The kernels of [`super::isa::Isa::Portable`].
 pub(super) static PORTABLE: Compiled = compiled!([], Plain,
-    f32: Products { single: PORTABLE_TILES, streams: PORTABLE_TILES, sweep: PORTABLE_TILES, expand: false, pairs: false },
-    bf16: Products { single: PORTABLE_PAIRS, streams: PORTABLE_PAIRS, sweep: PORTABLE_TILES, expand: true, pairs: false }
+    f32: Products { single: PORTABLE_TILES, streams: PORTABLE_TILES, sweep: PORTABLE_TILES, expand: None, pairs: false },
+    bf16: Products { single: PORTABLE_PAIRS, streams: PORTABLE_PAIRS, sweep: PORTABLE_TILES, expand: Some(expand_bf16), pairs: false },
+    widened: PORTABLE_TILES
 );

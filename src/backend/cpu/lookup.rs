@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cache::Element;
+use super::cache::{Bf16, Element, F16};
 use super::operands::{Matrix, Operands, Table, Vector};
 use super::team::Team;
 use crate::backend::{Batch, Kernel};
@@ -62,7 +62,8 @@ impl Embed {
         unsafe {
             let out = self.output.row(row);
             match self.table.dtype {
-                DType::BF16 => gather::<u16>(&self.table, id, out),
+                DType::BF16 => gather::<Bf16>(&self.table, id, out),
+                DType::F16 => gather::<F16>(&self.table, id, out),
                 _ => gather::<f32>(&self.table, id, out),
             }
         }

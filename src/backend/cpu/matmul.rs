@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::compiled::Products;
 use super::finish::Finish;
-use super::operands::{Matrix, Operands, Panels, Vector};
+use super::operands::{Matrix, Operands, Vector};
 use super::pack::Pack;
+use super::panels::Panels;
 use super::team::{Areas, Need, Team};
 use super::tile::{AHEAD_BYTES, Tile, TileCall};
 use crate::backend::{Batch, Kernel};
@@ -99,6 +100,8 @@ fn factor(
 fn products(team: &Team, dtype: DType) -> &'static Products {
     match dtype {
         DType::BF16 => &team.compiled.bf16,
+        DType::F16 => &team.compiled.f16,
+        DType::E4M3 => &team.compiled.e4m3,
         _ => &team.compiled.f32,
     }
 }
@@ -147,6 +150,11 @@ impl Pass {
         self.tile_start(tile + 1) - self.tile_start(tile)
     }
 
+    /// Whether a block of k of one panel at a time goes over all tiles.
+    fn sweeps(&self) -> bool {
+        self.tiles > 1 || self.products.streams.is_empty()
+    }
+
     fn tile_blocks(&self) -> usize {
         self.tiles.div_ceil(self.unit_tiles)
     }
@@ -177,7 +185,7 @@ impl MatMul {
         // SAFETY: `start` is a row of the step.
         let row = unsafe { self.input.row(start) } as usize;
         let activations = if in_place { row } else { areas.shared() as usize };
-        let (block_words, unit_panels, unit_tiles) = if tiles == 1 {
+        let (block_words, unit_panels, unit_tiles) = if tiles == 1 && !products.streams.is_empty() {
             // Wide units hide the latency of the additions, but every lane must get some.
             let wide = products.streams[rows - 1].panels;
             let enough = self.first.panels.count() >= 2 * wide * self.team.pool.lanes();
@@ -285,7 +293,6 @@ impl MatMul {
     ) {
         let start = pass.tile_start(tiles.start);
         let step = (pass.tile_start(tiles.end) - start) * PANEL;
-        let sweep = pass.tiles > 1;
         let list = self.tile_list(pass, panels.len());
         for from in (0..pass.words).step_by(pass.block_words) {
             let words = pass.block_words.min(pass.words - from);
@@ -295,11 +302,12 @@ impl MatMul {
                 // SAFETY: the caller's; every address is within the panels, the packed rows and the lane's scratch.
                 let width = unsafe {
                     let mut block = weights.panel(panel);
-                    if sweep && pass.products.expand {
-                        (self.team.compiled.expand)(block.add(from / 2 * PANEL), words.div_ceil(2), expanded);
-                        block = expanded.cast();
-                    } else {
-                        block = block.add(from * PANEL);
+                    match pass.products.expand {
+                        Some(expand) if pass.sweeps() => {
+                            weights.expand(expand, panel, from, words, expanded);
+                            block = expanded.cast();
+                        }
+                        _ => block = block.add(from * PANEL),
                     }
                     for tile in tiles.clone() {
                         let (row, height) = (pass.tile_start(tile), pass.height(tile));
@@ -325,14 +333,14 @@ impl MatMul {
     fn following(&self, pass: &Pass, weights: &Panels, panels: &Range<usize>, panel: usize, from: usize) -> *const u32 {
         let (panel, from) =
             if panel + 1 < panels.end { (panel + 1, from) } else { (panels.start, from + pass.block_words) };
-        let rows = if pass.products.expand { from / 2 } else { from };
+        let rows = if pass.products.expand.is_some() { from / weights.elements_per_word() } else { from };
         // SAFETY: the panel is one of the weight's; the block is only asked for.
         unsafe { weights.panel(panel).wrapping_add(rows * PANEL) }
     }
 
     /// The tiles for a unit of so many panels: fewer than a stream takes go one by one.
     fn tile_list(&self, pass: &Pass, panels: usize) -> &'static [Tile] {
-        if pass.tiles > 1 {
+        if pass.sweeps() {
             pass.products.sweep
         } else if panels == pass.products.streams[pass.rows - 1].panels {
             pass.products.streams

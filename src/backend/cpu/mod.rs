@@ -8,6 +8,7 @@ mod attend;
 mod attention;
 mod cache;
 mod compiled;
+mod expand;
 mod finish;
 mod isa;
 mod lookup;
@@ -16,6 +17,7 @@ mod matmul;
 mod memory;
 mod operands;
 mod pack;
+mod panels;
 mod pool;
 mod rows;
 mod rowwise;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 pub use isa::Isa;
 
 use crate::backend::{Batch, Bindings, Buffer, Device, Kernel, Region};
-use crate::engine::{Limits, Plan, Step};
+use crate::engine::{Limits, Plan, Step, Target};
 use crate::error::{Error, Result};
 use crate::types::Op;
 use attention::{Attention, CacheAppend};
@@ -131,6 +133,10 @@ impl Device for CpuDevice {
     }
 
     fn prepare(&self, plan: &Plan, step: usize, bindings: &Bindings, limits: &Limits) -> Result<Box<dyn Kernel>> {
+        if plan.target != Target::Cpu {
+            let why = format!("it was built for {} and this device is {}", plan.target, self.name());
+            return Err(Error::Unsupported { what: "the engine".into(), why });
+        }
         let operands = Operands::new(plan, step, bindings, limits)?;
         self.team.reserve(self.plan_need(plan, limits))?;
         let kernel = kernel(Arc::clone(&self.team), &operands)?;

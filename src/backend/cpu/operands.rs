@@ -1,8 +1,9 @@
 //! From a plan step to addresses: everything is checked here, so that a launch may trust it.
 
 use super::cache::LayerCache;
+use super::panels::{Panels, Scales};
 use crate::backend::{Batch, Bindings, Region};
-use crate::engine::{Limits, PANEL, Packing, Plan, Rows, Step, View, WeightSpec};
+use crate::engine::{Limits, Packing, Plan, Rows, ScaleSpec, Step, View, WeightSpec};
 use crate::error::{Error, Result};
 use crate::types::{AttentionSpec, DType};
 
@@ -36,35 +37,6 @@ impl Matrix {
             Rows::Tokens => batch.tokens.len(),
             Rows::LogitRows => batch.logit_rows.len(),
         }
-    }
-}
-
-/// A matrix `[n, k]` in panels.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Panels {
-    pub address: usize,
-    pub dtype: DType,
-    pub n: usize,
-    pub k: usize,
-}
-
-impl Panels {
-    /// 4-byte words of one panel.
-    pub(super) fn panel_words(&self) -> usize {
-        PANEL * self.k.next_multiple_of(2) * self.dtype.bytes() / 4
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.n.div_ceil(PANEL)
-    }
-
-    /// Start of a panel.
-    ///
-    /// # Safety
-    /// The weight is alive and `panel < self.count()`.
-    pub(super) unsafe fn panel(&self, panel: usize) -> *const u32 {
-        // SAFETY: the weight's region was checked to hold all panels.
-        unsafe { (self.address as *const u32).add(panel * self.panel_words()) }
     }
 }
 
@@ -196,7 +168,12 @@ impl<'a> Operands<'a> {
 
     fn weight(&self, index: usize) -> Result<(&'a WeightSpec, Region)> {
         let missing = || self.corrupt(format!("weight {index} is missing"));
-        let id = *self.step.weights.get(index).ok_or_else(missing)?;
+        self.plan_weight(*self.step.weights.get(index).ok_or_else(missing)?)
+    }
+
+    /// A weight by its index in the plan.
+    fn plan_weight(&self, id: usize) -> Result<(&'a WeightSpec, Region)> {
+        let missing = || self.corrupt(format!("weight {id} of the plan is missing"));
         let (Some(spec), Some(region)) = (self.plan.weights.get(id), self.bindings.weights.get(id)) else {
             return Err(missing());
         };
@@ -218,22 +195,38 @@ impl<'a> Operands<'a> {
         Ok(Vector { address: region.address })
     }
 
-    /// Weight `index`: a matrix `[n, k]` in panels.
+    /// Weight `index`: a matrix `[n, k]` in panels, with its scales.
     pub(super) fn panels(&self, index: usize, n: usize, k: usize) -> Result<Panels> {
         let (spec, region) = self.weight(index)?;
-        if spec.packing != Packing::Panels || !matches!(spec.dtype, DType::F32 | DType::BF16) {
-            return Err(self.unsupported(format!("weight `{}` is not f32 or bf16 in panels", spec.name)));
+        let stored = matches!(spec.dtype, DType::F32 | DType::BF16 | DType::F16 | DType::E4M3);
+        if spec.packing != Packing::Panels || !stored {
+            return Err(self.unsupported(format!("weight `{}` is not floating point in panels", spec.name)));
         }
         if spec.shape != [n, k] {
             return Err(self.corrupt(format!("weight `{}` is {:?} where [{n}, {k}] is due", spec.name, spec.shape)));
         }
-        Ok(Panels { address: region.address, dtype: spec.dtype, n, k })
+        let scales = match (spec.dtype, spec.scale) {
+            (DType::E4M3, Some(scale)) => Some(self.scales(&scale, n, k)?),
+            (DType::E4M3, None) => return Err(self.corrupt(format!("weight `{}` has no scales", spec.name))),
+            _ => None,
+        };
+        Ok(Panels { address: region.address, dtype: spec.dtype, n, k, scales })
+    }
+
+    /// The scales of a matrix `[n, k]`.
+    fn scales(&self, scale: &ScaleSpec, n: usize, k: usize) -> Result<Scales> {
+        let (spec, region) = self.plan_weight(scale.weight)?;
+        let shape = scale.granularity.scale_shape(n, k);
+        if spec.packing != Packing::RowMajor || spec.dtype != DType::F32 || spec.shape != shape {
+            return Err(self.corrupt(format!("scales `{}` are {} {:?}", spec.name, spec.dtype, spec.shape)));
+        }
+        Ok(Scales { address: region.address, granularity: scale.granularity })
     }
 
     /// Weight `index`: a matrix of any number of rows.
     pub(super) fn table(&self, index: usize, columns: usize) -> Result<Table> {
         let (spec, region) = self.weight(index)?;
-        if !matches!(spec.dtype, DType::F32 | DType::BF16) {
+        if !matches!(spec.dtype, DType::F32 | DType::BF16 | DType::F16) {
             return Err(self.unsupported(format!("weight `{}` is {}", spec.name, spec.dtype)));
         }
         match *spec.shape.as_slice() {
@@ -262,7 +255,8 @@ impl<'a> Operands<'a> {
         if spec.head_dim == 0 || !spec.head_dim.is_multiple_of(8) || spec.head_dim > 256 {
             return Err(self.unsupported(format!("a head of {} is no multiple of 8 up to 256", spec.head_dim)));
         }
-        if !matches!(group.dtype, DType::F32 | DType::BF16) || group.window == Some(0) {
+        let stored = matches!(group.dtype, DType::F32 | DType::BF16 | DType::F16 | DType::E4M3);
+        if !stored || group.window == Some(0) {
             return Err(self.unsupported(format!("KV group {} is {} with an empty window", spec.group, group.dtype)));
         }
         self.check_region(pool, &[group.block_bytes(), self.bindings.kv_blocks], "the KV pool")?;

@@ -217,21 +217,3 @@ unsafe fn store_sums<V: Vector, const HEIGHT: usize, const WIDTH: usize>(
         }
     }
 }
-
-/// Widens `pairs` rows of a bf16 panel, `[pairs][PANEL][2]`, to f32 `[2 * pairs][PANEL]`.
-///
-/// # Safety
-/// See [`Vector`]; both ends are valid for these extents.
-#[inline(always)]
-pub(super) unsafe fn expand<V: Vector>(panel: *const u32, pairs: usize, out: *mut f32) {
-    // SAFETY: the caller's.
-    unsafe {
-        for pair in 0..pairs {
-            for at in (0..PANEL).step_by(LANES) {
-                let from = panel.add(pair * PANEL + at);
-                V::load_low(from).store(out.add(2 * pair * PANEL + at));
-                V::load_high(from).store(out.add((2 * pair + 1) * PANEL + at));
-            }
-        }
-    }
-}

@@ -116,7 +116,13 @@ impl Binder<'_> {
             dependent: false,
             arguments,
         };
-        Ok(Bound { launch, grid: call.grid, count: call.count, open: open.collect(), only_with_tiles: call.only_with_tiles })
+        Ok(Bound {
+            launch,
+            grid: call.grid,
+            count: call.count,
+            open: open.collect(),
+            only_with_tiles: call.only_with_tiles,
+        })
     }
 
     /// Where an operand's first element lies.

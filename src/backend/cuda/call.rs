@@ -20,13 +20,34 @@ pub(super) enum Count {
 pub(super) enum Grid {
     Fixed([u32; 3]),
     /// `(ceil(n / per), y, 1)`
-    X { per: u32, y: u32 },
+    X {
+        per: u32,
+        y: u32,
+    },
+    /// `(ceil(n * each / 256), 1, 1)`
+    Threads {
+        each: u32,
+    },
+    /// `(x, n, 1)`
+    Rows {
+        x: u32,
+    },
     /// `(x, ceil(n / per), 1)`
-    Y { x: u32, per: u32 },
+    Y {
+        x: u32,
+        per: u32,
+    },
     /// `(x, y, n)`
-    Z { x: u32, y: u32 },
+    Z {
+        x: u32,
+        y: u32,
+    },
     /// As many tiles as there are, `ceil(n / per) * tiles`, at most `most`.
-    Persistent { per: u32, tiles: u32, most: u32 },
+    Persistent {
+        per: u32,
+        tiles: u32,
+        most: u32,
+    },
 }
 
 impl Grid {
@@ -35,6 +56,8 @@ impl Grid {
         match self {
             Grid::Fixed(grid) => grid,
             Grid::X { per, y } => [n.div_ceil(per), y, 1],
+            Grid::Threads { each } => [(n * each).div_ceil(256), 1, 1],
+            Grid::Rows { x } => [x, n, 1],
             Grid::Y { x, per } => [x, n.div_ceil(per), 1],
             Grid::Z { x, y } => [x, y, n],
             Grid::Persistent { per, tiles, most } => [(n.div_ceil(per) * tiles).min(most), 1, 1],
@@ -67,8 +90,14 @@ pub(super) enum Shared {
     Counters,
     /// Sampled token by slot.
     Sampled,
-    /// What a sampled row says of its logits.
+    /// What sampling gave, by row of logits.
     Results,
+    /// Rows of logits after their adjustments.
+    Processed,
+    /// What sampling found in slices of rows.
+    Slices,
+    /// Blocks of a row that have come to an end; zero between launches.
+    Arrived,
 }
 
 /// One argument.
@@ -83,11 +112,24 @@ pub(super) enum Arg {
     /// Scales of an e4m3 weight.
     Scale(usize),
     /// The start of a layer in a group's pool.
-    Cache { group: usize, layer: usize },
+    Cache {
+        group: usize,
+        layer: usize,
+    },
     Input(Input),
     Shared(Shared),
-    BufferMap { of: Operand, element: MapElement, box_rows: usize, box_columns: usize },
-    WeightMap { of: usize, element: MapElement, box_rows: usize, box_columns: usize },
+    BufferMap {
+        of: Operand,
+        element: MapElement,
+        box_rows: usize,
+        box_columns: usize,
+    },
+    WeightMap {
+        of: usize,
+        element: MapElement,
+        box_rows: usize,
+        box_columns: usize,
+    },
 }
 
 /// One kernel with its launch shape.
@@ -109,7 +151,18 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(spec: KernelSpec, block: u32, grid: Grid, count: Count, args: Vec<Arg>) -> Self {
-        Self { spec, block, shared: 0, cluster: 1, grid, count, args, partial_bytes: 0, counters: 0, only_with_tiles: false }
+        Self {
+            spec,
+            block,
+            shared: 0,
+            cluster: 1,
+            grid,
+            count,
+            args,
+            partial_bytes: 0,
+            counters: 0,
+            only_with_tiles: false,
+        }
     }
 
     pub(super) fn shared(mut self, bytes: u32) -> Self {

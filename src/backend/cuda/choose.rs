@@ -7,6 +7,7 @@ use super::call::Call;
 use super::kernel::KernelSpec;
 use super::linear::{Layer, MOST_STREAMED};
 use super::rowwise::Rowwise;
+use super::sample;
 use super::target::CudaTarget;
 use super::work::{Choice, Work, Works};
 use super::workspace::Workspace;
@@ -23,6 +24,8 @@ pub(super) struct Class {
     pub(super) workspace: Workspace,
     /// In order; each call in forms for at most so many rows.
     pub(super) calls: Vec<Vec<(usize, Call)>>,
+    /// The two kernels that sample.
+    pub(super) sampling: [Call; 2],
 }
 
 /// The classes of a plan for steps within `limits`.
@@ -35,8 +38,9 @@ pub(super) fn classes(plan: &Plan, limits: &Limits, target: &CudaTarget) -> Vec<
 pub fn specialisations(plan: &Plan, target: &CudaTarget) -> BTreeSet<KernelSpec> {
     let most = 2 * STEPS[STEPS.len() - 1];
     let limits = Limits { tokens: most, logit_rows: most, rows: most, kv_blocks: 1 };
-    let calls = classes(plan, &limits, target).into_iter().flat_map(|class| class.calls).flatten();
-    calls.map(|(_, call)| call.spec).collect()
+    let classes = classes(plan, &limits, target);
+    let works = classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
+    works.chain(classes.iter().flat_map(|class| &class.sampling)).map(|call| call.spec.clone()).collect()
 }
 
 /// The 16-bit type of a plan.
@@ -50,11 +54,13 @@ fn sizes(most: usize) -> Vec<usize> {
 
 fn class(plan: &Plan, limits: &Limits, target: &CudaTarget, tokens: usize) -> Class {
     let few = tokens <= MOST_STREAMED && !target.invariant;
-    let quantise = false;
-    let works = Works::new(plan, Choice { norm_prologue: few, quantise });
+    let quantise = !few && !target.invariant && target.arch.has_wgmma();
+    // A norm for each block costs more than a kernel of its own from about eight rows on.
+    let works = Works::new(plan, Choice { norm_prologue: tokens <= 4 && few, quantise });
     let workspace = Workspace::new(&works, limits);
     let calls = works.works.iter().flat_map(|work| calls(plan, limits, target, work, tokens)).collect();
-    Class { tokens, works, workspace, calls }
+    let sampling = sample::calls(works.logits);
+    Class { tokens, works, workspace, calls, sampling }
 }
 
 fn calls(plan: &Plan, limits: &Limits, target: &CudaTarget, work: &Work, tokens: usize) -> Vec<Vec<(usize, Call)>> {
@@ -71,7 +77,9 @@ fn calls(plan: &Plan, limits: &Limits, target: &CudaTarget, work: &Work, tokens:
                 Rows::LogitRows => vec![sizes(limits.logit_rows.min(tokens)).into_iter().map(form).collect()],
             }
         }
-        Work::Attention(attention) => attend.calls(attention, tokens).into_iter().map(|c| vec![(usize::MAX, c)]).collect(),
+        Work::Attention(attention) => {
+            attend.calls(attention, tokens).into_iter().map(|c| vec![(usize::MAX, c)]).collect()
+        }
         Work::Append { spec, k, v } => one(attend.append(spec, None, *k, *v, None)),
         other => one(rowwise.call(other)),
     }

@@ -129,17 +129,17 @@ pub fn compile_all(specs: &[KernelSpec], arch: Arch, threads: usize) -> Result<V
     };
     let mut all = std::thread::scope(|scope| {
         let start = |_| {
-            std::thread::Builder::new().name("trtllm-nvrtc".into()).spawn_scoped(scope, work).map_err(|error| {
-                Error::ThreadFailed { what: "trtllm-nvrtc".into(), why: error.to_string() }
-            })
+            std::thread::Builder::new()
+                .name("trtllm-nvrtc".into())
+                .spawn_scoped(scope, work)
+                .map_err(|error| Error::ThreadFailed { what: "trtllm-nvrtc".into(), why: error.to_string() })
         };
         let threads = (0..threads.max(1)).map(start).collect::<Vec<_>>();
         let mut all = Vec::new();
         for thread in threads {
-            let done = thread?.join().map_err(|_| Error::Panic {
-                what: "trtllm-nvrtc".into(),
-                why: "compiling panicked".into(),
-            })?;
+            let done = thread?
+                .join()
+                .map_err(|_| Error::Panic { what: "trtllm-nvrtc".into(), why: "compiling panicked".into() })?;
             all.extend(done?);
         }
         Ok::<_, Error>(all)

@@ -6,15 +6,16 @@ use super::attention::{tile_tokens, tiles_only};
 use super::call::Shared;
 use super::choose::classes;
 use super::cubins::CubinStore;
-use super::driver::{Driver, Event, Graph};
-use super::memory::PinnedMemory;
+use super::driver::{Driver, Graph};
+use super::flight::Flight;
 use super::program::{Resident, Sizes};
 use super::real::RealDriver;
-use super::step::{Counts, Layout, SampleSizes};
+use super::sample::{self, MOST_ADJUSTMENTS, SampleResult, is_filtered};
+use super::step::{Counts, Layout};
 use super::target::CudaTarget;
 use crate::backend::Batch;
 use crate::engine::{BLOCK_TOKENS, Engine, Limits, Plan};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// One GPU.
 pub struct CudaDevice {
@@ -55,7 +56,10 @@ impl CudaDevice {
         let limits = Limits { kv_blocks: 0, ..*limits };
         let sizes = Sizes::new(plan, &limits, &classes(plan, &limits, &self.target(plan)))?;
         let caches: usize = sizes.layer_bytes.iter().zip(&plan.kv_groups).map(|(b, g)| b * g.layers.len()).sum();
-        Ok(sizes.weights + sizes.workspace + sizes.partial + sizes.counters + caches + layout(plan, &limits).bytes)
+        let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
+        let sampling: usize = sampling.iter().map(|(_, bytes)| bytes).sum();
+        let scratch = sizes.workspace + sizes.partial + sizes.counters + sampling;
+        Ok(sizes.weights + scratch + caches + (1 + DEPTH) * layout(plan, &limits).bytes)
     }
 
     /// Device memory that is free.
@@ -75,7 +79,9 @@ impl CudaDevice {
         let target = self.target(plan);
         let classes = classes(plan, &limits, &target);
         let cubins = CubinStore::new(engine.kernels().unwrap_or_default())?;
-        let resident = Resident::new(&self.driver, engine, &limits, &classes, layout(plan, &limits), &[(Shared::Sampled, 4 * limits.rows)], &cubins)?;
+        let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
+        let layout = layout(plan, &limits);
+        let resident = Resident::new(&self.driver, engine, &limits, &classes, layout, &sampling, &cubins)?;
         CudaProgram::new(Arc::clone(&self.driver), plan, limits, resident)
     }
 }
@@ -84,37 +90,42 @@ fn layout(plan: &Plan, limits: &Limits) -> Layout {
     let blocks = plan.model.max_positions.div_ceil(BLOCK_TOKENS);
     // Rows share blocks only by prefix, so that their tables together can be longer than the pool.
     let entries = plan.kv_groups.len() * limits.rows * blocks.min(limits.kv_blocks.max(1));
-    let samples = SampleSizes { row: 0, adjustment: 0, adjustments: 0 };
-    Layout::new(*limits, plan.kv_groups.len(), tile_tokens(plan), entries, samples)
+    Layout::new(*limits, plan.kv_groups.len(), tile_tokens(plan), entries)
 }
+
+/// Steps that may be under way.
+const DEPTH: usize = 2;
 
 /// A plan on a device, ready for steps.
 pub struct CudaProgram {
     driver: Arc<dyn Driver>,
-    resident: Resident,
     /// Decode graphs by rows.
     graphs: Vec<(usize, Graph)>,
-    input: PinnedMemory,
-    logits: PinnedMemory,
-    done: Event,
+    flights: [Flight; DEPTH],
+    /// The flight of the next launch, and how many are under way.
+    next: usize,
+    under_way: usize,
+    resident: Resident,
     limits: Limits,
     vocab: usize,
     tiles_only: bool,
 }
 
 impl CudaProgram {
-    fn new(
-        driver: Arc<dyn Driver>,
-        plan: &Plan,
-        limits: Limits,
-        resident: Resident,
-    ) -> Result<Self> {
-        let input = PinnedMemory::new(&driver, resident.layout.bytes, "step input")?;
-        let logits = PinnedMemory::new(&driver, limits.logit_rows * plan.model.vocab_size * 4, "logits")?;
-        let done = driver.event(false)?;
-        let vocab = plan.model.vocab_size;
-        let tiles_only = tiles_only(plan);
-        let mut program = Self { driver, resident, graphs: Vec::new(), input, logits, done, limits, vocab, tiles_only };
+    fn new(driver: Arc<dyn Driver>, plan: &Plan, limits: Limits, resident: Resident) -> Result<Self> {
+        let flight = || Flight::new(&driver, resident.layout.bytes, limits.logit_rows);
+        let flights = [flight()?, flight()?];
+        let mut program = Self {
+            driver,
+            graphs: Vec::new(),
+            flights,
+            next: 0,
+            under_way: 0,
+            resident,
+            limits,
+            vocab: plan.model.vocab_size,
+            tiles_only: tiles_only(plan),
+        };
         program.capture()?;
         Ok(program)
     }
@@ -122,12 +133,24 @@ impl CudaProgram {
     /// Device and page-locked bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        (self.resident.bytes + self.input.bytes + self.logits.bytes) as u64
+        (self.resident.bytes + self.flights.iter().map(Flight::bytes).sum::<usize>()) as u64
     }
 
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Steps that may be launched and not collected.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        DEPTH
+    }
+
+    /// Most adjustments of one step.
+    #[must_use]
+    pub fn adjustments(&self) -> usize {
+        MOST_ADJUSTMENTS
     }
 
     /// One graph for each bucket of decode rows, whose launches do not depend on how long the contexts are.
@@ -148,38 +171,53 @@ impl CudaProgram {
         Ok(())
     }
 
-    /// Runs one step and returns the logits of its logit rows.
+    /// Enqueues one step that was checked against the limits.
     ///
     /// # Errors
-    /// `DeviceLost`.
-    pub fn forward(&mut self, batch: &Batch) -> Result<&[f32]> {
-        if batch.tokens.is_empty() {
-            return Ok(&[]);
+    /// `Internal` when [`Self::depth`] steps are under way; `DeviceLost`.
+    pub fn launch(&mut self, batch: &Batch) -> Result<()> {
+        if self.under_way == DEPTH {
+            return Err(Error::internal("launch", "too many steps are under way"));
         }
         let graph = self.graph(batch);
         let padded = graph.map_or(0, |(rows, _)| rows);
-        // SAFETY: the block is as large as the layout says and the last step has passed it; the batch was checked.
-        let counts = unsafe { self.resident.layout.fill(self.input.pointer, batch, padded, self.tiles_only) };
-        // SAFETY: the pinned block stays as it is until the event below has passed.
-        unsafe { self.driver.upload(self.resident.input.address, self.input.pointer, counts.bytes)? };
         let driver = Arc::clone(&self.driver);
+        let flight = &mut self.flights[self.next];
+        // SAFETY: the flight's last step was collected, so that nobody reads its input; the batch was checked.
+        let counts = unsafe { self.resident.layout.fill(flight.input.pointer, batch, padded, self.tiles_only) };
+        // SAFETY: the pinned block stays as it is until the flight is collected.
+        unsafe { driver.upload(self.resident.input.address, flight.input.pointer, counts.bytes)? };
+        let results = self.resident.shared[&Shared::Results];
         let class = self.resident.class(counts.tokens as usize);
-        // SAFETY: counts within the limits, input on its way.
+        // SAFETY: counts within the limits, input on its way, results and logits written by these launches.
         unsafe {
             match graph {
                 Some((_, graph)) => driver.launch_graph(graph)?,
                 None => class.launch(&*driver, &counts)?,
             }
+            if is_filtered(batch, self.vocab) {
+                class.filter(&*driver, &counts)?;
+            }
+            flight.fetch(batch, results, class.logits, self.vocab)?;
         }
-        let count = batch.logit_rows.len() * self.vocab;
-        if count > 0 {
-            // SAFETY: the last launch writes so many logits; the pinned block holds the limits' rows.
-            unsafe { driver.download(self.logits.pointer, class.logits, count * 4)? };
+        self.next = (self.next + 1) % DEPTH;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Waits for the oldest step: the results of its sample rows, and the logits of its host rows.
+    ///
+    /// # Errors
+    /// `Internal` when none is under way; `DeviceLost`.
+    pub fn collect(&mut self) -> Result<(impl Iterator<Item = SampleResult> + '_, &[f32])> {
+        if self.under_way == 0 {
+            return Err(Error::internal("collect", "no step is under way"));
         }
-        driver.record(self.done)?;
-        driver.wait(self.done)?;
-        // SAFETY: the event has passed, so that the copy is there.
-        Ok(unsafe { std::slice::from_raw_parts(self.logits.pointer.cast(), count) })
+        let oldest = (self.next + DEPTH - self.under_way) % DEPTH;
+        self.under_way -= 1;
+        let flight = &self.flights[oldest];
+        flight.wait()?;
+        Ok((flight.results(), &flight.logits))
     }
 
     /// The graph for a step of decode rows whose logits are all wanted, in order.
@@ -197,7 +235,6 @@ impl Drop for CudaProgram {
     fn drop(&mut self) {
         let _ = self.driver.synchronize();
         self.graphs.iter().for_each(|(_, graph)| self.driver.release_graph(*graph));
-        self.driver.release_event(self.done);
     }
 }
 

@@ -1,17 +1,18 @@
 //! Which kernel computes a linear layer, and how it is called.
 
-use super::call::{Arg, Call, Count, Grid};
+use super::call::{Arg, Call, Count, Grid, Shared};
+use super::driver::MapElement;
 use super::kernel::KernelSpec;
 use super::rowwise::{element, float};
 use super::target::CudaTarget;
-use super::work::Linear;
-use crate::engine::{Plan, Rows, WeightSpec};
+use super::work::{Linear, Operand};
+use crate::engine::{Granularity, Plan, Rows, WeightSpec};
 use crate::types::{Activation, DType};
 
-/// Elements of `x` that a streaming block keeps in shared memory; more of them travel beside the weights.
-const X_RESIDENT: usize = 16 << 10;
+/// Bytes of weights that a block of the streaming kernel asks for ahead: more would delay its activations.
+const IN_FLIGHT: usize = 32 << 10;
 /// Shared memory that a block loses to the system.
-const RESERVED: usize = 2 << 10;
+const RESERVED: usize = 1 << 10;
 /// Most rows that the streaming kernel takes.
 pub(super) const MOST_STREAMED: usize = 16;
 
@@ -24,6 +25,16 @@ pub(super) enum Tactic {
     Gemv { rows: usize, tiles: usize, chunk: usize, stages: usize, streams_x: bool },
     /// Tensor cores by `mma.sync`, on every arch.
     Mma { tile_rows: usize, tile_columns: usize, stages: usize },
+    /// Tensor cores by `wgmma`, operands by the copy engine; `stream_k` shares the work by pieces of K.
+    Wgmma { tile_rows: usize, tile_columns: usize, stages: usize, stream_k: bool },
+}
+
+/// Whether the tensor-core kernels can read such an operand and such a weight.
+pub(super) fn is_aligned(x: &Operand, n: usize, e4m3: bool) -> bool {
+    x.columns.is_multiple_of(if e4m3 { 128 } else { 64 })
+        && n.is_multiple_of(8)
+        && x.stride.is_multiple_of(16)
+        && x.start.is_multiple_of(16)
 }
 
 /// Numbers by which kernels know an activation.
@@ -56,40 +67,48 @@ impl<'a> Layer<'a> {
         self.linear.weights.len() == 2
     }
 
+    fn has_block_scales(&self) -> bool {
+        self.weight.scale.as_ref().is_some_and(|scale| scale.granularity == Granularity::Block)
+    }
+
     fn is_e4m3(&self) -> bool {
         self.weight.dtype == DType::E4M3
     }
 
-    /// Whether the tensor-core kernels can read the operands.
-    fn is_aligned(&self) -> bool {
-        let x = &self.linear.x;
-        self.k.is_multiple_of(if self.is_e4m3() { 128 } else { 64 })
-            && self.n.is_multiple_of(8)
-            && x.stride.is_multiple_of(16)
-            && x.start.is_multiple_of(16)
-    }
-
     /// The default tactic for at most `rows` rows.
     pub(super) fn tactic(&self, target: &CudaTarget, rows: usize) -> Tactic {
-        if !self.is_aligned() {
+        if !is_aligned(&self.linear.x, self.n, self.is_e4m3()) {
             return Tactic::Generic;
+        }
+        let mixed = self.is_e4m3() && self.linear.x_scale.is_none();
+        let hopper = target.arch.has_wgmma() && !mixed && !target.invariant;
+        if self.linear.x_scale.is_some() {
+            return self.wgmma(rows);
         }
         if rows <= MOST_STREAMED && !target.invariant {
             return self.gemv(target, rows.next_power_of_two());
         }
-        mma(rows, target.invariant)
+        if hopper { self.wgmma(rows) } else { mma(rows, target.invariant) }
     }
 
-    /// As many stages as let exactly two blocks share a multiprocessor.
+    /// Two blocks to a multiprocessor where the activations leave room for four stages; else the activations travel too, and
+    /// for sixteen rows one block with wide tiles reads them half as often.
     fn gemv(&self, target: &CudaTarget, rows: usize) -> Tactic {
-        let streams_x = self.linear.norm.is_none() && rows * self.k > X_RESIDENT;
-        let (tiles, chunk) = (1, 1024);
-        let room = target.shared_bytes / 2 - RESERVED;
-        let stages = (2..=6).rev().find(|stages| self.gemv_shared(rows, tiles, chunk, *stages, streams_x) <= room);
-        match stages {
-            Some(stages) => Tactic::Gemv { rows, tiles, chunk, stages, streams_x },
-            None => mma(rows, false),
-        }
+        let pair = target.shared_bytes / 2 - RESERVED;
+        let whole = target.shared_bytes - RESERVED;
+        let plan = |tiles: usize, chunk: usize, streams_x: bool, room: usize| {
+            let fits = |stages: &usize| self.gemv_shared(rows, tiles, chunk, *stages, streams_x) <= room;
+            let stages = (1..=6).rev().find(fits)?;
+            Some(Tactic::Gemv { rows, tiles, chunk, stages, streams_x })
+        };
+        let deep = |tactic: &Tactic| matches!(tactic, Tactic::Gemv { stages: 4.., .. });
+        let normed = self.linear.norm.is_some();
+        plan(1, 1024, false, pair)
+            .filter(deep)
+            .or_else(|| if normed { plan(1, 512, false, pair).filter(deep) } else { None })
+            .or_else(|| if normed { plan(1, 1024, false, whole) } else { None })
+            .or_else(|| if rows == 16 { plan(2, 1024, true, whole) } else { plan(1, 1024, true, pair) })
+            .unwrap_or(mma(rows, false))
     }
 
     /// Shared memory of the streaming kernel, as its source lays it out.
@@ -112,8 +131,10 @@ impl<'a> Layer<'a> {
             Tactic::Generic => self.plain(target, "linear/generic.cu", count, self.generic_grid(), 256, 0),
             Tactic::Gemv { rows, tiles, chunk, stages, streams_x } => {
                 let outputs = if self.gated() { 8 } else { 16 } * tiles;
-                let blocks = self.n.div_ceil(outputs).min(2 * target.multiprocessors);
                 let shared = self.gemv_shared(rows, tiles, chunk, stages, streams_x);
+                let resident = if shared <= target.shared_bytes / 2 - RESERVED { 2 } else { 1 };
+                let blocks = self.n.div_ceil(outputs).min(resident * target.multiprocessors);
+                let limit = (IN_FLIGHT / (16 * tiles * chunk)).max(if tiles == 2 { 3 } else { 1 }).min(stages);
                 let mut call =
                     self.plain(target, "linear/gemv.cu", count, Grid::Fixed([blocks as u32, 1, 1]), 288, shared as u32);
                 call.spec = call
@@ -122,8 +143,12 @@ impl<'a> Layer<'a> {
                     .define("TILES", tiles)
                     .define("CHUNK", chunk)
                     .define("STAGES", stages)
+                    .define("LIMIT", limit)
                     .define_if(streams_x, "X_STREAM", "");
                 call
+            }
+            Tactic::Wgmma { tile_rows, tile_columns, stages, stream_k } => {
+                self.wgmma_call(target, count, [tile_rows, tile_columns, stages], stream_k)
             }
             Tactic::Mma { tile_rows, tile_columns, stages } => self.mma(target, count, tile_rows, tile_columns, stages),
         }
@@ -148,6 +173,78 @@ impl<'a> Layer<'a> {
             .define("WARPS_M", warps_m)
             .define("WARPS_N", warps_n);
         call
+    }
+
+    /// Few rows are bound by reading weights: all multiprocessors share every piece of them.
+    fn wgmma(&self, rows: usize) -> Tactic {
+        let (tile_rows, tile_columns, stages) = match (rows, self.is_e4m3()) {
+            (0..=64, _) => (64, 128, 8),
+            (65..=128, _) | (_, true) => (128, 128, 6),
+            _ => (128, 256, 4),
+        };
+        Tactic::Wgmma { tile_rows, tile_columns, stages, stream_k: rows <= 512 }
+    }
+
+    fn wgmma_call(
+        &self,
+        target: &CudaTarget,
+        count: Count,
+        [rows, columns, stages]: [usize; 3],
+        stream_k: bool,
+    ) -> Call {
+        let linear = self.linear;
+        let outputs = if self.gated() { columns / 2 } else { columns };
+        let (column_tiles, pieces) = (self.n.div_ceil(outputs), self.k.div_ceil(if self.is_e4m3() { 128 } else { 64 }));
+        let blocks = target.multiprocessors.min(if stream_k { column_tiles * pieces } else { usize::MAX }) as u32;
+        let grid = match stream_k {
+            true => Grid::Fixed([blocks, 1, 1]),
+            false => Grid::Persistent { per: rows as u32, tiles: column_tiles as u32, most: blocks },
+        };
+        let element = match (self.is_e4m3(), self.half) {
+            (true, _) => MapElement::Byte,
+            (false, DType::F16) => MapElement::Half,
+            (false, _) => MapElement::Bf16,
+        };
+        let box_columns = if self.is_e4m3() { 128 } else { 64 };
+        let box_rows = columns / if rows == 64 { 2 } else { 1 } / linear.weights.len();
+        let weight = |index: usize| {
+            let of = *linear.weights.get(index).unwrap_or(&linear.weights[0]);
+            Arg::WeightMap { of, element, box_rows, box_columns }
+        };
+        let scale = |index: usize| match linear.weights.get(index) {
+            Some(weight) if self.is_e4m3() => Arg::Scale(*weight),
+            _ => Arg::Null,
+        };
+        let bias = |index: usize| linear.biases.get(index).map_or(Arg::Null, |bias| Arg::Weight(*bias));
+        let args = vec![
+            Arg::BufferMap { of: linear.x, element, box_rows: rows, box_columns },
+            weight(0),
+            weight(1),
+            Arg::Buffer(linear.out),
+            scale(0),
+            scale(1),
+            linear.x_scale.map_or(Arg::Null, Arg::Buffer),
+            bias(0),
+            bias(1),
+            linear.residual.map_or(Arg::Null, Arg::Buffer),
+            Arg::Shared(Shared::Partial),
+            Arg::Shared(Shared::Counters),
+            Arg::Count(count),
+        ];
+        let spec = self
+            .spec("linear/sm90_gemm.cu")
+            .define("BM", rows)
+            .define("BN", columns)
+            .define("STAGES", stages)
+            .define_if(self.is_e4m3(), "E4M3", "")
+            .define_if(stream_k, "STREAM_K", "");
+        let shared = stages * ((rows + columns) * 128 + 16) + 1024;
+        let call = Call::new(spec, 384, grid, count, args).shared(shared as u32);
+        match stream_k {
+            // At most 512 rows share tiles.
+            true => call.split(blocks as usize * 2 * rows * columns * 4, 2 * column_tiles * 512usize.div_ceil(rows)),
+            false => call,
+        }
     }
 
     /// A call of a kernel with the arguments that all but the wgmma kernel share.
@@ -183,6 +280,7 @@ impl<'a> Layer<'a> {
             .define("K", self.k)
             .define("ACTIVATION", activation_number(linear.activation))
             .define_if(self.is_e4m3(), "WEIGHT_E4M3", "")
+            .define_if(self.has_block_scales(), "SCALE_BLOCK", "")
             .define_if(linear.out.dtype == DType::F32, "OUTPUT_F32", "")
             .define_if(!linear.biases.is_empty(), "BIAS", "")
             .define_if(self.gated(), "GATED", "")

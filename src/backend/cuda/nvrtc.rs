@@ -62,7 +62,8 @@ pub fn compile(spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
     let text = sources::source(spec.source).ok_or_else(|| Error::internal(spec.source, "there is no such kernel"))?;
     let string = |text: &str| CString::new(text).map_err(|_| Error::internal(spec.source, "a NUL in its text"));
     let (text, name) = (string(text)?, string(spec.source)?);
-    let headers = sources::headers().map(|(name, text)| Ok((string(name)?, string(text)?))).collect::<Result<Vec<_>>>()?;
+    let headers =
+        sources::headers().map(|(name, text)| Ok((string(name)?, string(text)?))).collect::<Result<Vec<_>>>()?;
     let names = headers.iter().map(|(name, _)| name.as_ptr()).collect::<Vec<_>>();
     let texts = headers.iter().map(|(_, text)| text.as_ptr()).collect::<Vec<_>>();
     let mut program = ptr::null_mut();

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 pub(super) struct BoundClass {
     pub(super) tokens: usize,
     launches: Vec<Choices>,
+    sampling: [Bound; 2],
     /// Where the logits come to lie.
     pub(super) logits: Address,
 }
@@ -34,7 +35,7 @@ impl Choices {
 }
 
 impl BoundClass {
-    /// Enqueues the class's launches for a step.
+    /// Enqueues the class's launches for a step, the first kernel of sampling included.
     ///
     /// # Safety
     /// The counts are within the limits that the class was bound for, and the input is on its way to the device.
@@ -48,7 +49,23 @@ impl BoundClass {
                 dependent = driver.info().arch.is_hopper_or_later();
             }
         }
-        Ok(())
+        match self.sampling[0].of(counts, dependent) {
+            // SAFETY: as above.
+            Some(launch) => unsafe { driver.launch(launch) },
+            None => Ok(()),
+        }
+    }
+
+    /// Enqueues the kernel that finishes filtered rows.
+    ///
+    /// # Safety
+    /// As [`Self::launch`], which was the last.
+    pub(super) unsafe fn filter(&mut self, driver: &dyn Driver, counts: &Counts) -> Result<()> {
+        match self.sampling[1].of(counts, false) {
+            // SAFETY: the caller's.
+            Some(launch) => unsafe { driver.launch(launch) },
+            None => Ok(()),
+        }
     }
 }
 
@@ -167,7 +184,8 @@ impl Resident {
                         forms.collect::<Result<Vec<_>>>().map(Choices)
                     })
                     .collect::<Result<Vec<_>>>()?;
-                Ok(BoundClass { tokens: class.tokens, launches, logits: binder.address(&class.works.logits) })
+                let sampling = [bind(&class.sampling[0])?, bind(&class.sampling[1])?];
+                Ok(BoundClass { tokens: class.tokens, launches, sampling, logits: binder.address(&class.works.logits) })
             })
             .collect::<Result<Vec<_>>>()?;
         let bytes = memory.iter().map(|memory| memory.bytes).sum::<usize>() + input.bytes;

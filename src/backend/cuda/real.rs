@@ -265,8 +265,7 @@ impl Driver for RealDriver {
         let name = CString::new(entry).map_err(|_| Error::internal("kernel entry", "it has a NUL"))?;
         let mut function = ptr::null_mut();
         // SAFETY: `load` gave the module.
-        let result =
-            unsafe { sys::cuModuleGetFunction(&raw mut function, module.0 as sys::CUmodule, name.as_ptr()) };
+        let result = unsafe { sys::cuModuleGetFunction(&raw mut function, module.0 as sys::CUmodule, name.as_ptr()) };
         self.check("cuModuleGetFunction", result).map_err(|error| error.within(entry))?;
         if shared > 48 << 10 {
             let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -425,9 +424,8 @@ impl Driver for RealDriver {
         self.enter()?;
         let mut milliseconds = 0.0;
         // SAFETY: `event` gave both.
-        let result = unsafe {
-            sys::cuEventElapsedTime_v2(&raw mut milliseconds, from.0 as sys::CUevent, to.0 as sys::CUevent)
-        };
+        let result =
+            unsafe { sys::cuEventElapsedTime_v2(&raw mut milliseconds, from.0 as sys::CUevent, to.0 as sys::CUevent) };
         self.check("cuEventElapsedTime", result).map(|()| milliseconds)
     }
 

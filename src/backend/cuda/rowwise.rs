@@ -7,8 +7,13 @@ use super::work::{Elementwise, Norm, Operand, Work};
 use crate::engine::Rows;
 use crate::types::DType;
 
-/// Threads of a block.
-const BLOCK: u32 = 256;
+/// Columns that one block of the kernels without sums takes.
+const PIECE: usize = 2048;
+
+/// Threads of a block with eight columns each, at most `most` warps.
+fn threads(columns: usize, most: usize) -> u32 {
+    32 * columns.div_ceil(256).clamp(1, most) as u32
+}
 
 /// The spec with the plan's 16-bit type.
 pub(super) fn element(spec: KernelSpec, half: DType) -> KernelSpec {
@@ -44,20 +49,25 @@ impl Rowwise {
             Work::Rope { spec, x, angles, out } => {
                 let kernel = self
                     .spec("rowwise/rope.cu", "rope")
-                    .define("COLUMNS", x.columns)
+                    .define("HEADS", x.columns / spec.head_dim)
                     .define("HEAD_DIM", spec.head_dim)
                     .define("ROTARY_DIM", spec.rotary_dim);
-                self.rows(kernel, out, vec![Arg::Buffer(*out), Arg::Buffer(*x), Arg::Buffer(*angles)], &[x])
+                let args = vec![Arg::Buffer(*out), Arg::Buffer(*x), Arg::Buffer(*angles)];
+                self.rows(kernel, 256, out, args, &[out, x])
             }
             Work::Gather { x, out } => {
-                let kernel =
-                    self.spec("rowwise/gather.cu", "gather").define("COLUMNS", x.columns).define_if(is_f32(x), "X_F32", "");
+                let kernel = self
+                    .spec("rowwise/gather.cu", "gather")
+                    .define("COLUMNS", x.columns)
+                    .define_if(is_f32(x), "X_F32", "")
+                    .define_if(is_f32(out), "OUTPUT_F32", "");
                 let args = vec![Arg::Buffer(*out), Arg::Buffer(*x), Arg::Input(Input::LogitRows)];
-                self.rows(kernel, out, args, &[x])
+                self.pieces(kernel, out, args, &[x])
             }
             Work::Quantise { x, out, scale } => {
                 let kernel = self.spec("rowwise/quantise.cu", "quantise").define("COLUMNS", x.columns);
-                self.rows(kernel, out, vec![Arg::Buffer(*out), Arg::Buffer(*scale), Arg::Buffer(*x)], &[x])
+                let args = vec![Arg::Buffer(*out), Arg::Buffer(*scale), Arg::Buffer(*x)];
+                self.rows(kernel, threads(x.columns, 32), out, args, &[x])
             }
             Work::Linear(_) | Work::Attention(_) | Work::Append { .. } => {
                 unreachable!("linear layers and attention have calls of their own")
@@ -70,10 +80,17 @@ impl Rowwise {
     }
 
     /// A call with a block for each row; the arguments end with the row count and the row strides of `strided`.
-    fn rows(&self, spec: KernelSpec, out: &Operand, mut args: Vec<Arg>, strided: &[&Operand]) -> Call {
+    fn rows(&self, spec: KernelSpec, block: u32, out: &Operand, mut args: Vec<Arg>, strided: &[&Operand]) -> Call {
         args.push(Arg::Count(count(out)));
         args.extend(strided.iter().map(|operand| Arg::U32(operand.stride as u32)));
-        Call::new(spec, BLOCK, Grid::X { per: 1, y: 1 }, count(out), args)
+        Call::new(spec, block, Grid::X { per: 1, y: 1 }, count(out), args)
+    }
+
+    /// The same with several blocks for a long row.
+    fn pieces(&self, spec: KernelSpec, out: &Operand, args: Vec<Arg>, strided: &[&Operand]) -> Call {
+        let mut call = self.rows(spec, threads(out.columns, 8), out, args, strided);
+        call.grid = Grid::X { per: 1, y: out.columns.div_ceil(PIECE) as u32 };
+        call
     }
 
     fn embedding(&self, table: usize, by_position: bool, out: &Operand) -> Call {
@@ -84,19 +101,20 @@ impl Rowwise {
             .define_if(is_f32(out), "OUTPUT_F32", "")
             .define_if(by_position, "INDEX_POSITIONS", "");
         let args = vec![Arg::Buffer(*out), Arg::Weight(table), Arg::Input(index), Arg::Shared(Shared::Sampled)];
-        self.rows(spec, out, args, &[])
+        self.pieces(spec, out, args, &[])
     }
 
     fn angles(&self, frequencies: usize, scale: f32, out: &Operand) -> Call {
         let spec =
             self.spec("rowwise/angles.cu", "angles").define("COLUMNS", out.columns).define("ANGLE_SCALE", float(scale));
         let args = vec![Arg::Buffer(*out), Arg::Weight(frequencies), Arg::Input(Input::Positions)];
-        self.rows(spec, out, args, &[])
+        let block = (out.columns / 2).next_multiple_of(32).clamp(32, 256) as u32;
+        self.rows(spec, block, out, args, &[])
     }
 
     fn norm(&self, norm: &Norm) -> Call {
         let spec = self
-            .spec("rowwise/norm.cu", "row_norm")
+            .spec("rowwise/norm.cu", "norm_rows")
             .define("COLUMNS", norm.x.columns)
             .define("EPS", float(norm.eps))
             .define_if(norm.layer, "LAYER", "")
@@ -118,27 +136,26 @@ impl Rowwise {
             Arg::U32(norm.x.stride as u32),
             Arg::U32(norm.add.map_or(0, |(y, _)| y.stride as u32)),
         ];
-        Call::new(spec, BLOCK, Grid::X { per: 1, y: 1 }, count(&norm.out), args)
+        let block = threads(norm.x.columns, 32);
+        Call::new(spec, block, Grid::X { per: 1, y: 1 }, count(&norm.out), args)
     }
 
     fn elementwise(&self, function: Elementwise, x: &Operand, y: Option<&Operand>, out: &Operand) -> Call {
-        let activation = match function {
-            Elementwise::Activate(activation) => Some(activation),
-            Elementwise::Add | Elementwise::Mul => None,
+        let (operation, activation) = match function {
+            Elementwise::Activate(activation) => (0, Some(activation)),
+            Elementwise::Add => (1, None),
+            Elementwise::Mul => (2, None),
         };
         let spec = self
             .spec("rowwise/elementwise.cu", "elementwise")
             .define("COLUMNS", x.columns)
-            .define_if(function == Elementwise::Add, "ADD", "")
-            .define_if(function == Elementwise::Mul, "MUL", "")
-            .define_if(activation.is_some(), "ACTIVATION", activation_number(activation))
+            .define("OPERATION", operation)
+            .define("ACTIVATION", activation_number(activation))
             .define_if(is_f32(x), "X_F32", "")
             .define_if(y.is_some_and(is_f32), "Y_F32", "")
             .define_if(is_f32(out), "OUTPUT_F32", "");
         let args = vec![Arg::Buffer(*out), Arg::Buffer(*x), y.map_or(Arg::Null, |y| Arg::Buffer(*y))];
-        let mut call = self.rows(spec, out, args, &[x]);
-        call.args.push(Arg::U32(y.map_or(0, |y| y.stride as u32)));
-        call
+        self.pieces(spec, out, args, &[out, x, y.unwrap_or(x)])
     }
 }
 

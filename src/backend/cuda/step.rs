@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::call::{Count, Input};
+use super::sample::{self, AdjustmentEntry, Entry, MOST_ADJUSTMENTS};
 use crate::backend::Batch;
 use crate::engine::{BLOCK_TOKENS, Limits};
 
@@ -28,7 +29,6 @@ pub(super) struct Row {
 pub(super) struct Layout {
     offsets: HashMap<Input, usize>,
     groups: usize,
-    limits: Limits,
     /// Tokens of a query tile.
     tile: usize,
     /// The block that padding writes to.
@@ -58,17 +58,8 @@ impl Counts {
     }
 }
 
-/// Sizes of the structs that sampling reads.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SampleSizes {
-    pub(super) row: usize,
-    pub(super) adjustment: usize,
-    /// Most adjustments of a step.
-    pub(super) adjustments: usize,
-}
-
 impl Layout {
-    pub(super) fn new(limits: Limits, groups: usize, tile: usize, table_entries: usize, samples: SampleSizes) -> Self {
+    pub(super) fn new(limits: Limits, groups: usize, tile: usize, table_entries: usize) -> Self {
         let mut offsets = HashMap::new();
         let mut bytes = 0usize;
         let mut place = |input: Input, size: usize| {
@@ -76,7 +67,7 @@ impl Layout {
             bytes = (bytes + size).next_multiple_of(ALIGNMENT);
         };
         place(Input::LogitRows, 4 * limits.logit_rows);
-        place(Input::Samples, samples.row * limits.logit_rows);
+        place(Input::Samples, size_of::<Entry>() * limits.logit_rows);
         for group in 0..groups {
             place(Input::Rows(group), size_of::<Row>() * limits.rows);
         }
@@ -88,8 +79,8 @@ impl Layout {
         // A row of n tokens has at most n / tile + 1 tiles.
         place(Input::Tiles, 8 * (limits.tokens / tile + limits.rows + 1));
         place(Input::Tables, 4 * table_entries);
-        place(Input::Adjustments, samples.adjustment * samples.adjustments);
-        Self { offsets, groups, limits, tile, spare_block: limits.kv_blocks as u32, bytes }
+        place(Input::Adjustments, size_of::<AdjustmentEntry>() * MOST_ADJUSTMENTS);
+        Self { offsets, groups, tile, spare_block: limits.kv_blocks as u32, bytes }
     }
 
     pub(super) fn offset(&self, input: Input) -> usize {
@@ -115,6 +106,8 @@ impl Layout {
         // SAFETY: every array has room for the limits, which the batch keeps; the padding is within them too.
         unsafe {
             self.fill_tokens(block, batch, padded);
+            let rows = batch.logit_rows.len().max(padded);
+            sample::fill(self.at(block, Input::Samples), self.at(block, Input::Adjustments), batch, rows);
             let table_end = self.fill_rows(block, batch, padded);
             let tiles = self.fill_tiles(block, batch, decode_rows);
             Counts {
@@ -122,7 +115,10 @@ impl Layout {
                 logit_rows: batch.logit_rows.len().max(padded) as u32,
                 decode_rows: decode_rows.max(padded) as u32,
                 tiles,
-                bytes: table_end,
+                bytes: match batch.adjustments.len() {
+                    0 => table_end,
+                    count => self.offset(Input::Adjustments) + count * size_of::<AdjustmentEntry>(),
+                },
             }
         }
     }
@@ -143,6 +139,10 @@ impl Layout {
             for index in batch.tokens.len()..padded {
                 ids.add(index).write(0);
                 positions.add(index).write(0);
+            }
+            for feed in &batch.feeds {
+                // The embedding takes the id from the slot.
+                ids.add(feed.token as usize).write(-1 - feed.slot as i32);
             }
             let logits = self.at::<u32>(block, Input::LogitRows);
             for (index, row) in batch.logit_rows.iter().enumerate() {
@@ -203,10 +203,5 @@ impl Layout {
             }
         }
         count as u32
-    }
-
-    /// Most rows of a step.
-    pub(super) fn rows(&self) -> usize {
-        self.limits.rows
     }
 }

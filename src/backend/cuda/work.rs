@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::linear::is_aligned;
 use crate::engine::{Plan, Rows, Step, View};
 use crate::types::{Activation, AttentionSpec, DType, Op, RopeSpec};
 
@@ -85,17 +86,46 @@ pub(super) enum Elementwise {
 /// What one or two kernels do.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Work {
-    Embedding { table: usize, by_position: bool, out: Operand },
-    Angles { frequencies: usize, scale: f32, out: Operand },
+    Embedding {
+        table: usize,
+        by_position: bool,
+        out: Operand,
+    },
+    Angles {
+        frequencies: usize,
+        scale: f32,
+        out: Operand,
+    },
     Linear(Linear),
     Norm(Norm),
-    Elementwise { function: Elementwise, x: Operand, y: Option<Operand>, out: Operand },
-    Rope { spec: RopeSpec, x: Operand, angles: Operand, out: Operand },
-    Append { spec: AttentionSpec, k: Operand, v: Operand },
+    Elementwise {
+        function: Elementwise,
+        x: Operand,
+        y: Option<Operand>,
+        out: Operand,
+    },
+    Rope {
+        spec: RopeSpec,
+        x: Operand,
+        angles: Operand,
+        out: Operand,
+    },
+    Append {
+        spec: AttentionSpec,
+        k: Operand,
+        v: Operand,
+    },
     Attention(Attention),
-    Gather { x: Operand, out: Operand },
+    Gather {
+        x: Operand,
+        out: Operand,
+    },
     /// To e4m3 with a scale for each row.
-    Quantise { x: Operand, out: Operand, scale: Operand },
+    Quantise {
+        x: Operand,
+        out: Operand,
+        scale: Operand,
+    },
 }
 
 impl Work {
@@ -103,9 +133,7 @@ impl Work {
     pub(super) fn operands(&self) -> (Vec<Operand>, Vec<Operand>) {
         match self {
             Work::Embedding { out, .. } | Work::Angles { out, .. } => (vec![], vec![*out]),
-            Work::Linear(l) => {
-                ([Some(l.x), l.x_scale, l.residual].into_iter().flatten().collect(), vec![l.out])
-            }
+            Work::Linear(l) => ([Some(l.x), l.x_scale, l.residual].into_iter().flatten().collect(), vec![l.out]),
             Work::Norm(n) => {
                 let add = n.add.map(|(y, _)| y);
                 let sum = n.add.map(|(_, sum)| sum);
@@ -178,11 +206,8 @@ struct Lowering<'p> {
 
 impl<'p> Lowering<'p> {
     fn new(plan: &'p Plan, choice: Choice) -> Self {
-        let buffer = |value: &crate::engine::Value| Buffer {
-            rows: value.rows,
-            columns: value.columns,
-            dtype: value.dtype,
-        };
+        let buffer =
+            |value: &crate::engine::Value| Buffer { rows: value.rows, columns: value.columns, dtype: value.dtype };
         let mut lowering = Self {
             plan,
             choice,
@@ -282,9 +307,7 @@ impl<'p> Lowering<'p> {
             Op::Add if self.summed[index] => return,
             Op::Add => elementwise(Elementwise::Add, input(0), Some(input(1)), output(0)),
             Op::Mul => elementwise(Elementwise::Mul, input(0), Some(input(1)), output(0)),
-            Op::Activate { activation } => {
-                elementwise(Elementwise::Activate(*activation), input(0), None, output(0))
-            }
+            Op::Activate { activation } => elementwise(Elementwise::Activate(*activation), input(0), None, output(0)),
             Op::Rope(spec) => Work::Rope { spec: *spec, x: input(0), angles: input(1), out: output(0) },
             Op::Slice { .. } => return,
             Op::CacheAppend(spec) => Work::Append { spec: *spec, k: input(0), v: input(1) },
@@ -335,7 +358,12 @@ impl<'p> Lowering<'p> {
     }
 
     fn wants_quantised(&self, step: &Step, norm: Option<Prologue>) -> bool {
-        self.choice.quantise && norm.is_none() && self.plan.weights[step.weights[0]].dtype == DType::E4M3
+        let x = self.operand(step.inputs[0]);
+        let n = step.outputs[0].columns;
+        self.choice.quantise
+            && norm.is_none()
+            && self.plan.weights[step.weights[0]].dtype == DType::E4M3
+            && is_aligned(&x, n, true)
     }
 
     fn quantise(&mut self, x: Operand) -> (Operand, Option<Operand>) {
@@ -389,7 +417,8 @@ struct Flow {
 impl Flow {
     fn new(plan: &Plan) -> Self {
         let count = plan.values.len();
-        let mut flow = Self { producer: vec![None; count], users: vec![Vec::new(); count], is_output: vec![false; count] };
+        let mut flow =
+            Self { producer: vec![None; count], users: vec![Vec::new(); count], is_output: vec![false; count] };
         for (index, step) in plan.steps.iter().enumerate() {
             step.inputs.iter().for_each(|view| flow.users[view.value].push(index));
             step.outputs.iter().for_each(|view| flow.producer[view.value] = Some(index));

@@ -24,7 +24,9 @@ impl Workspace {
         // Large ones first: the small ones then fill the gaps.
         order.sort_by_key(|index| std::cmp::Reverse(bytes(&works.buffers[*index], limits)));
         for index in order {
-            let (Some((first, last)), size) = (lifetimes[index], bytes(&works.buffers[index], limits)) else { continue };
+            let (Some((first, last)), size) = (lifetimes[index], bytes(&works.buffers[index], limits)) else {
+                continue;
+            };
             let mut offset = 0;
             // Neighbours in time, by place: the first gap that is large enough.
             let mut busy: Vec<&Placed> = placed.iter().filter(|p| p.first <= last && first <= p.last).collect();

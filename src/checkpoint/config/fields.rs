@@ -26,6 +26,11 @@ impl<'a> Fields<'a> {
         self.map.is_empty()
     }
 
+    /// Names of all fields.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.map.keys().map(String::as_str)
+    }
+
     /// The error for field `name`.
     pub fn invalid(&self, name: &str, why: impl Into<String>) -> Error {
         Error::InvalidConfig { what: format!("{} `{name}`", self.place), why: why.into() }

@@ -19,7 +19,7 @@ const MODES: [LoadMode; 2] = [LoadMode::Map, LoadMode::Read];
 /// A model of one layer that is an embedding, attention and a head.
 fn small_plan() -> Plan {
     let attention = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5 };
-    let value = |name: &str, rows, columns, slot| Value { name: name.into(), rows, columns, dtype: DType::F32, slot };
+    let value = |name: &str, rows, columns, slot| Value { name: name.into(), rows, columns, slot, dtype: DType::F32 };
     let view = |value, start, columns| View { value, start, columns };
     let step = |name: &str, op, inputs: &[View], weights: &[usize], outputs: &[View]| Step {
         name: name.into(),
@@ -54,7 +54,7 @@ fn small_plan() -> Plan {
         ],
         weights: vec![
             weight("table", &[5, 8], Packing::RowMajor, 0),
-            weight("gain", &[4], Packing::RowMajor, 192),
+            weight("gain", &[4], Packing::RowMajor, 256),
             weight("head", &[5, 4], Packing::Panels, 4096),
         ],
         kv_groups: vec![KvGroup { layers: vec![0], kv_heads: 1, head_dim: 2, dtype: DType::F32, window: None }],
@@ -148,7 +148,7 @@ fn an_engine_comes_back_as_it_was_written() {
         assert_eq!(engine.mode(), mode);
         for (index, spec) in plan.weights.iter().enumerate() {
             assert_eq!(engine.weight(index), content(spec));
-            assert_eq!(engine.weight(index).as_ptr() as usize % 64, 0);
+            assert_eq!(engine.weight(index).as_ptr() as usize % 256, 0);
         }
         assert_eq!(engine.weights_bytes() as u64, plan.weights_bytes());
         assert_eq!(engine.config(), Some(b"{}".as_slice()));
@@ -191,4 +191,13 @@ fn loading_can_be_cancelled_and_ends_with_its_progress() {
         .expect("opens");
         assert_eq!(last, 1.0);
     }
+}
+
+#[test]
+fn targets_and_absent_types_have_their_codes() {
+    let header = Header { target: Target::Cuda, sections: vec![] };
+    assert_eq!(header.encode()[32..36], 2u32.to_le_bytes());
+    // Plans of before values had types: f32.
+    let json = r#"{"name": "x", "rows": "tokens", "columns": 1, "slot": 0}"#;
+    assert_eq!(serde_json::from_str::<Value>(json).expect("parses").dtype, DType::F32);
 }

@@ -10,9 +10,75 @@ fn refused(what: &str, change: impl FnOnce(&mut Plan)) {
     assert!(error.to_string().contains(what), "{error} does not name {what}");
 }
 
+/// The small plan with an e4m3 head, whose scales are weight 3.
+fn quantized_plan(granularity: Granularity) -> Plan {
+    let mut plan = small_plan();
+    let head = &mut plan.weights[2];
+    (head.dtype, head.scale) = (DType::E4M3, Some(ScaleSpec { weight: 3, granularity }));
+    head.bytes = head.packed_bytes().expect("a small shape");
+    let offset = (head.offset + head.bytes).next_multiple_of(256);
+    plan.weights.push(weight("head.scale", &granularity.scale_shape(5, 4), Packing::RowMajor, offset));
+    plan
+}
+
+/// The small plan as it is for CUDA: row-major weights, 16-bit values beside the embedding and the logits.
+fn cuda_plan() -> Plan {
+    let mut plan = small_plan();
+    (plan.target, plan.precision, plan.kv_groups[0].dtype) = (Target::Cuda, Precision::Bf16, DType::E4M3);
+    plan.weights[2] = weight("head", &[5, 4], Packing::RowMajor, 512);
+    plan.values[1].dtype = DType::BF16;
+    plan.values[2].dtype = DType::BF16;
+    plan
+}
+
 #[test]
-fn the_small_plan_is_valid() {
+fn the_small_plans_are_valid() {
     small_plan().validate().expect("valid");
+    quantized_plan(Granularity::Row).validate().expect("valid");
+    quantized_plan(Granularity::Block).validate().expect("valid");
+    cuda_plan().validate().expect("valid");
+}
+
+#[test]
+fn scales_that_are_not_what_their_weight_needs_are_refused() {
+    let refused = |what: &str, change: fn(&mut Plan)| {
+        let mut plan = quantized_plan(Granularity::Row);
+        change(&mut plan);
+        let error = plan.validate().expect_err("the change makes the plan invalid");
+        assert!(error.status() == Status::Corrupt && error.to_string().contains(what), "{error}");
+    };
+    fn scale(plan: &mut Plan) -> &mut ScaleSpec {
+        plan.weights[2].scale.as_mut().expect("there are scales")
+    }
+    refused("weight `head` is corrupt: its scales, weight 4, do not exist", |plan| scale(plan).weight = 4);
+    refused("weight `head`", |plan| scale(plan).weight = usize::MAX);
+    refused("weight `head`", |plan| scale(plan).weight = 2);
+    refused("weight `head`", |plan| scale(plan).granularity = Granularity::Block);
+    refused("weight `head`", |plan| plan.weights[2].scale = None);
+    refused("weight `gain`", |plan| plan.weights[1].scale = plan.weights[2].scale);
+    refused("weight `head`", |plan| plan.weights[3].shape = vec![4]);
+    refused("weight `table`", |plan| {
+        plan.weights[0].dtype = DType::E4M3;
+        plan.weights[0].bytes = 40;
+    });
+}
+
+#[test]
+fn values_of_another_type_than_their_step_gives_are_refused() {
+    refused("value `y`", |plan| plan.values[1].dtype = DType::BF16);
+    let refused = |what: &str, change: fn(&mut Plan)| {
+        let mut plan = cuda_plan();
+        change(&mut plan);
+        let error = plan.validate().expect_err("the change makes the plan invalid");
+        assert!(error.status() == Status::Corrupt && error.to_string().contains(what), "{error}");
+    };
+    refused("value `x`", |plan| plan.values[0].dtype = DType::BF16);
+    refused("value `y`", |plan| plan.values[1].dtype = DType::F16);
+    refused("value `picked`", |plan| plan.values[2].dtype = DType::F32);
+    refused("value `logits`", |plan| plan.values[3].dtype = DType::BF16);
+    refused("value `logits`", |plan| plan.slots[1].bytes_per_logit_row = 19);
+    refused("precision", |plan| plan.precision = Precision::F32);
+    refused("weight `head`", |plan| plan.weights[2] = weight("head", &[5, 4], Packing::Panels, 4096));
 }
 
 #[test]
@@ -45,7 +111,7 @@ fn operands_that_do_not_fit_the_operation_are_refused() {
 
 #[test]
 fn weights_out_of_place_are_refused() {
-    refused("weight `head`", |plan| plan.weights[2].offset = 256);
+    refused("weight `head`", |plan| plan.weights[2].offset = 512);
     refused("weight `gain`", |plan| plan.weights[1].offset += 64);
     refused("weight `gain`", |plan| plan.weights[1].bytes = 8);
     refused("weight `gain`", |plan| plan.weights[1].shape = vec![usize::MAX, 4]);

@@ -68,26 +68,27 @@ impl Shape {
         lengths.iter().map(request).collect()
     }
 
-    /// What a token's row of `columns` per head gives after rotation.
+    /// What a token's row of `columns` per head gives after rotation, in f32 as kernels rotate: another way of rounding would
+    /// now and then end at the other side of a narrow type's tie.
     fn rotated(&self, x: &[f32], request: &Request, heads: usize) -> Vec<f64> {
-        let mut x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        let mut x = x.to_vec();
         if self.rope {
             let half = self.head_dim / 2;
             for (index, head) in x.chunks_mut(self.head_dim).enumerate() {
                 let angles = &request.angles[index / heads * self.head_dim..];
                 for i in 0..half {
-                    let (cos, sin) = (f64::from(angles[i]), f64::from(angles[half + i]));
+                    let (cos, sin) = (angles[i], angles[half + i]);
                     (head[i], head[i + half]) =
                         (head[i] * cos - head[i + half] * sin, head[i + half] * cos + head[i] * sin);
                 }
             }
         }
-        x
+        x.into_iter().map(f64::from).collect()
     }
 
     fn expected(&self, request: &Request) -> Vec<f64> {
         let d = self.head_dim;
-        let stored = |x: f64| if self.dtype == DType::BF16 { f64::from(round_bf16(x as f32)) } else { x };
+        let stored = |x: f64| if self.dtype == DType::F32 { x } else { f64::from(round(x as f32, self.dtype)) };
         let q = self.rotated(&request.q, request, self.heads);
         let k: Vec<f64> = self.rotated(&request.k, request, self.kv_heads).into_iter().map(stored).collect();
         let v: Vec<f64> = request.v.iter().map(|v| stored(f64::from(*v))).collect();
@@ -191,7 +192,7 @@ impl Shape {
 
 fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
-    for dtype in [DType::F32, DType::BF16] {
+    for dtype in [DType::F32, DType::BF16, DType::F16, DType::E4M3] {
         for (heads, kv_heads, head_dim) in [(3, 3, 16), (4, 2, 64), (8, 2, 32), (8, 1, 24), (9, 1, 8), (2, 2, 256)] {
             for (window, rope) in [(None, true), (None, false), (Some(5), true), (Some(70), false)] {
                 shapes.push(Shape { heads, kv_heads, head_dim, dtype, window, rope });

@@ -9,10 +9,11 @@ use super::pack::to_bf16;
 use super::{CpuConfig, CpuDevice, Isa};
 use crate::backend::{Batch, BatchRow, Bindings, Device, Region};
 use crate::engine::{
-    KvGroup, Limits, ModelInfo, PANEL, Packing, Plan, Precision, Rows, Slot, Step, Target, Value, View, WeightSpec,
+    Granularity, KvGroup, Limits, ModelInfo, PANEL, Packing, Plan, Precision, Rows, ScaleSpec, Slot, Step, Target,
+    Value, View, WeightSpec,
 };
 use crate::error::Result;
-use crate::types::{DType, Op};
+use crate::types::{DType, Op, e4m3, f16};
 
 /// Seeded numbers, roughly normal.
 pub(super) struct Numbers(u64);
@@ -38,8 +39,21 @@ impl Numbers {
     }
 }
 
-pub(super) fn round_bf16(x: f32) -> f32 {
-    f32::from_bits(to_bf16(x) << 16)
+/// The nearest value of a type.
+pub(super) fn round(x: f32, dtype: DType) -> f32 {
+    match dtype {
+        DType::BF16 => f32::from_bits(to_bf16(x) << 16),
+        DType::F16 => f16::decode(f16::encode(x)),
+        DType::E4M3 => e4m3::decode(e4m3::encode(x)),
+        _ => x,
+    }
+}
+
+fn half_bits(x: f32, dtype: DType) -> u32 {
+    match dtype {
+        DType::F16 => u32::from(f16::encode(x)),
+        _ => to_bf16(x),
+    }
 }
 
 /// Every instruction set, with a word on those that cannot be tested here.
@@ -106,7 +120,7 @@ impl Case {
             Rows::LogitRows => self.limits.logit_rows = self.limits.logit_rows.max(data.len() / columns),
         }
         self.plan.slots.push(Slot { bytes_per_token: 4 * columns, bytes_per_logit_row: 4 * columns });
-        self.plan.values.push(Value { name: format!("value {slot}"), rows, columns, dtype: DType::F32, slot });
+        self.plan.values.push(Value { name: format!("value {slot}"), rows, columns, slot, dtype: DType::F32 });
         self.slots.push(data);
         slot
     }
@@ -162,6 +176,25 @@ impl Case {
         self.weight(shape, dtype, packing, words)
     }
 
+    /// An e4m3 matrix in panels with its scales.
+    pub(super) fn quantized(mut self, codes: &[u8], columns: usize, granularity: Granularity, scales: &[f32]) -> Self {
+        let rows = codes.len() / columns;
+        let padded = columns.next_multiple_of(4);
+        let mut bytes = vec![0; rows.next_multiple_of(PANEL) * padded];
+        for (index, code) in codes.iter().enumerate() {
+            let (row, column) = (index / columns, index % columns);
+            bytes[(row / PANEL * padded + column / 4 * 4) * PANEL + row % PANEL * 4 + column % 4] = *code;
+        }
+        let words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        self = self.weight(vec![rows, columns], DType::E4M3, Packing::Panels, words);
+        let index = self.weights.len();
+        self.plan.weights[index - 1].scale = Some(ScaleSpec { weight: index, granularity });
+        let words = scales.iter().map(|x| x.to_bits()).collect();
+        self = self.weight(granularity.scale_shape(rows, columns), DType::F32, Packing::RowMajor, words);
+        self.plan.steps[0].weights.pop();
+        self
+    }
+
     /// A KV group of `layers` layers whose pool is all NaN.
     pub(super) fn kv(mut self, group: KvGroup, blocks: usize) -> Self {
         self.limits.kv_blocks = blocks;
@@ -200,7 +233,10 @@ impl Case {
 fn row_major(data: &[f32], dtype: DType) -> Vec<u32> {
     match dtype {
         DType::F32 => data.iter().map(|x| x.to_bits()).collect(),
-        _ => data.chunks(2).map(|pair| to_bf16(pair[0]) | pair.get(1).map_or(0, |x| to_bf16(*x) << 16)).collect(),
+        _ => {
+            let pair = |pair: &[f32]| half_bits(pair[0], dtype) | pair.get(1).map_or(0, |x| half_bits(*x, dtype) << 16);
+            data.chunks(2).map(pair).collect()
+        }
     }
 }
 
@@ -218,7 +254,7 @@ fn panels(data: &[f32], k: usize, dtype: DType) -> Vec<u32> {
             }
             _ => {
                 for column in (0..padded).step_by(2) {
-                    let pair = |row| to_bf16(at(row, column)) | to_bf16(at(row, column + 1)) << 16;
+                    let pair = |row| half_bits(at(row, column), dtype) | half_bits(at(row, column + 1), dtype) << 16;
                     words.extend((panel..panel + PANEL).map(pair));
                 }
             }

@@ -53,6 +53,32 @@ fn what_is_not_there_is_unsupported() {
 }
 
 #[test]
+fn scales_that_do_not_fit_are_refused() {
+    let quantized = |change: fn(&mut Case)| {
+        let op = Op::Linear { bias: false, activation: None };
+        let case = Case::new(op).input(8, &[0.0; 16]).output(Rows::Tokens, 2, 5);
+        let mut case = case.quantized(&[0; 40], 8, Granularity::Row, &[1.0; 5]);
+        change(&mut case);
+        case
+    };
+    quantized(|_| ()).run(&device(Isa::Portable, 1), &plain_batch(2)).unwrap();
+    corrupt(quantized(|c| c.plan.weights[0].scale = None), "weight 0");
+    corrupt(quantized(|c| c.plan.weights[0].scale.as_mut().unwrap().weight = 2), "weight 2");
+    corrupt(quantized(|c| c.plan.weights[0].scale.as_mut().unwrap().granularity = Granularity::Block), "weight 1");
+    corrupt(quantized(|c| c.plan.weights[1].shape = vec![6]), "weight 1");
+    corrupt(quantized(|c| c.weights[1].truncate(4)), "weight 1");
+}
+
+#[test]
+fn an_engine_for_another_device_is_refused_with_both_names() {
+    let mut case = linear();
+    case.plan.target = Target::Cuda;
+    let error = refused(case, &plain_batch(2));
+    assert_eq!(error.status(), Status::Unsupported);
+    assert!(error.to_string().contains("cuda") && error.to_string().contains("cpu"), "{error}");
+}
+
+#[test]
 fn ids_outside_the_table_are_refused() {
     let case = Case::new(Op::Embedding).matrix(&[0.0; 12], 4, DType::F32, Packing::Panels);
     let mut batch = plain_batch(1);

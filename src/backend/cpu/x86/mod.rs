@@ -51,8 +51,9 @@ const AVX2_PAIR_STREAMS: &[Tile] = tiles!([#[target_feature(enable = "avx2,fma")
     [(1, 4, 2), (2, 2, 1), (3, 2, 1), (4, 1, 1), (5, 1, 1), (6, 1, 1)]);
 
 static AVX2: Compiled = compiled!([#[target_feature(enable = "avx2,fma")]], Ymm2,
-    f32: Products { single: AVX2_TILES, streams: AVX2_STREAMS, sweep: AVX2_TILES, expand: false, pairs: false },
-    bf16: Products { single: AVX2_PAIRS, streams: AVX2_PAIR_STREAMS, sweep: AVX2_TILES, expand: true, pairs: false }
+    f32: Products { single: AVX2_TILES, streams: AVX2_STREAMS, sweep: AVX2_TILES, expand: None, pairs: false },
+    bf16: Products { single: AVX2_PAIRS, streams: AVX2_PAIR_STREAMS, sweep: AVX2_TILES, expand: Some(expand_bf16), pairs: false },
+    widened: AVX2_TILES
 );
 
 // Thirty-two zmm registers: at most 24 (28 for dot products, which need no others) vectors of sums.
@@ -74,8 +75,9 @@ const AVX512_PAIR_STREAMS: &[Tile] = tiles!([#[target_feature(enable = "avx512f,
      (7, 2, 1), (8, 2, 1), (9, 2, 1), (10, 2, 1), (11, 2, 1), (12, 2, 1)]);
 
 static AVX512: Compiled = compiled!([#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]], __m512,
-    f32: Products { single: AVX512_TILES, streams: AVX512_STREAMS, sweep: AVX512_TILES, expand: false, pairs: false },
-    bf16: Products { single: AVX512_PAIRS, streams: AVX512_PAIR_STREAMS, sweep: AVX512_TILES, expand: true, pairs: false }
+    f32: Products { single: AVX512_TILES, streams: AVX512_STREAMS, sweep: AVX512_TILES, expand: None, pairs: false },
+    bf16: Products { single: AVX512_PAIRS, streams: AVX512_PAIR_STREAMS, sweep: AVX512_TILES, expand: Some(expand_bf16), pairs: false },
+    widened: AVX512_TILES
 );
 
 const DOT_TILES: &[Tile] = tiles!(
@@ -88,6 +90,7 @@ const DOT_STREAMS: &[Tile] = tiles!(
      (8, 2, 1), (9, 2, 1), (10, 2, 1), (11, 2, 1), (12, 2, 1), (13, 2, 1), (14, 2, 1)]);
 
 static AVX512_BF16: Compiled = compiled!([#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]], __m512,
-    f32: Products { single: AVX512_TILES, streams: AVX512_STREAMS, sweep: AVX512_TILES, expand: false, pairs: false },
-    bf16: Products { single: DOT_TILES, streams: DOT_STREAMS, sweep: DOT_TILES, expand: false, pairs: true }
+    f32: Products { single: AVX512_TILES, streams: AVX512_STREAMS, sweep: AVX512_TILES, expand: None, pairs: false },
+    bf16: Products { single: DOT_TILES, streams: DOT_STREAMS, sweep: DOT_TILES, expand: None, pairs: true },
+    widened: AVX512_TILES
 );

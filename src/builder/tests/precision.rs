@@ -1,0 +1,82 @@
+use super::*;
+use crate::engine::Target;
+
+#[test]
+fn fp8_weights_are_the_checkpoints_rounded_by_row() {
+    let checkpoint = Checkpoint::new(UNTIED, DType::F32);
+    let fp8 = Some(Precision::Fp8);
+    let engine = checkpoint.build(&BuildOptions { precision: fp8, kv_precision: fp8, ..BuildOptions::default() });
+    let plan = engine.plan();
+    assert!(plan.kv_groups.iter().all(|group| group.dtype == DType::E4M3));
+    let (head, _) = weight(&engine, "logits", 0);
+    assert_eq!((head.dtype, head.scale), (DType::BF16, None));
+    for weight in &plan.weights {
+        assert_eq!(weight.dtype == DType::E4M3, weight.scale.is_some());
+    }
+    let stored = all_of(&checkpoint.weights, "model.layers.1.mlp.down_proj.weight");
+    let (down, codes) = weight(&engine, "layers.1.down", 0);
+    let scales = down.scale.expect("it is quantised").weight;
+    let scales = unpack(&plan.weights[scales], engine.weight(scales));
+    for (index, (value, code)) in stored.iter().zip(&codes).enumerate() {
+        let (scale, row) = (scales[index / 100], &stored[index / 100 * 100..][..100]);
+        assert_eq!(scale, row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 448.0);
+        assert_eq!(*code, e4m3::decode(e4m3::encode(value / scale)));
+    }
+}
+
+#[test]
+fn a_tied_head_of_another_type_is_a_weight_of_its_own() {
+    let checkpoint = Checkpoint::new(LLAMA, DType::F32);
+    let types = |target, head_precision| -> Vec<(DType, Packing)> {
+        let precision = Some(Precision::Fp8);
+        let engine = checkpoint.build(&BuildOptions { target, precision, head_precision, ..BuildOptions::default() });
+        let tables = engine.plan().weights.iter().filter(|spec| spec.shape == [97, 64]);
+        tables.map(|spec| (spec.dtype, spec.packing)).collect()
+    };
+    let (table, codes) = (DType::BF16, DType::E4M3);
+    assert_eq!(types(Target::Cpu, None), [(table, Packing::Panels)]);
+    assert_eq!(types(Target::Cuda, None), [(table, Packing::RowMajor)]);
+    let fp8 = Some(Precision::Fp8);
+    assert_eq!(types(Target::Cpu, fp8), [(table, Packing::RowMajor), (codes, Packing::Panels)]);
+    assert_eq!(types(Target::Cuda, fp8), [(table, Packing::RowMajor), (codes, Packing::RowMajor)]);
+}
+
+#[test]
+fn an_engine_for_cuda_has_narrow_values_around_a_wide_residual_stream() {
+    for (config, precision, narrow) in [
+        (LLAMA, Precision::Bf16, DType::BF16),
+        (UNTIED, Precision::Fp8, DType::BF16),
+        (GPT2, Precision::F16, DType::F16),
+    ] {
+        let checkpoint = Checkpoint::new(config, DType::F32);
+        let options = BuildOptions { target: Target::Cuda, precision: Some(precision), ..BuildOptions::default() };
+        let engine = checkpoint.build(&options);
+        let plan = engine.plan();
+        assert_eq!(plan.target, Target::Cuda);
+        assert!(plan.weights.iter().all(|spec| spec.packing == Packing::RowMajor && spec.offset % 256 == 0));
+        for step in &plan.steps {
+            for (index, view) in step.outputs.iter().enumerate() {
+                let value = &plan.values[view.value];
+                let wide = match &step.op {
+                    Op::Embedding | Op::PositionEmbedding | Op::RopeAngles { .. } | Op::Add => true,
+                    Op::AddRmsNorm { .. } | Op::AddLayerNorm { .. } => index == 0,
+                    Op::GatherRows => plan.values[step.inputs[0].value].dtype == DType::F32,
+                    _ => value.name == "logits",
+                };
+                assert_eq!(value.dtype, if wide { DType::F32 } else { narrow }, "{}", value.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_major_fp8_weight_holds_the_same_codes_as_panels() {
+    let checkpoint = Checkpoint::new(UNTIED, DType::F32);
+    let weights = |target| {
+        let options = BuildOptions { target, precision: Some(Precision::Fp8), ..BuildOptions::default() };
+        let engine = checkpoint.build(&options);
+        let unpacked = |index: usize| unpack(&engine.plan().weights[index], engine.weight(index));
+        (0..engine.plan().weights.len()).map(unpacked).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(Target::Cpu), weights(Target::Cuda));
+}

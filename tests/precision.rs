@@ -1,0 +1,115 @@
+//! What narrow types cost: the mean KL divergence from Hugging Face f32 over a fixed text, held against Hugging Face's own
+//! bf16, and against what the rounding of e4m3 predicts.
+
+mod common;
+
+use common::{engine_with, expected, logits, session, tests_path, tokens};
+use trtllm::builder::BuildOptions;
+use trtllm::engine::Precision;
+
+/// Log-probabilities of one row in f64.
+fn log_softmax(row: &[f32]) -> Vec<f64> {
+    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|x| f64::from(x - top).exp()).sum();
+    row.iter().map(|x| f64::from(x - top) - sum.ln()).collect()
+}
+
+/// KL(reference || computed) of one position: the reference's most likely tokens one by one, all others as one event.
+fn divergence(computed: &[f32], top_tokens: &[u32], top_log_probs: &[f32], rest: f64) -> f64 {
+    let log_q = log_softmax(computed);
+    let listed: f64 = std::iter::zip(top_tokens, top_log_probs)
+        .map(|(token, log_p)| f64::from(*log_p).exp() * (f64::from(*log_p) - log_q[*token as usize]))
+        .sum();
+    let others = (0..computed.len()).filter(|token| !top_tokens.contains(&(*token as u32)));
+    let rest_q: f64 = others.map(|token| log_q[token].exp()).sum();
+    if rest > 0.0 { listed + rest * (rest / rest_q).ln() } else { listed }
+}
+
+fn plain(precision: Precision) -> BuildOptions {
+    BuildOptions { precision: Some(precision), ..BuildOptions::default() }
+}
+
+/// Over the fixture's text: the mean divergence, and the mean variance of a position's logits.
+fn measure(options: &BuildOptions, isa: Option<&str>) -> (f64, f64) {
+    let golden = expected("golden/kl/tokens.safetensors");
+    let text = tokens(&golden["tokens"]);
+    let (top_tokens, top_log_probs) = (tokens(&golden["top_tokens"]), &golden["top_log_probs"]);
+    let (window, top) = (512, top_tokens.len() / text.len());
+    let engine = engine_with(&tests_path("models/tiny"), options);
+    let vocabulary = engine.plan().model.vocab_size;
+    let mut session = session(&engine, window, 2, isa);
+    let (mut sum, mut variances) = (0.0, 0.0);
+    for (w, tokens) in text.chunks(window).enumerate() {
+        let rows = logits(&mut session, tokens, &[tokens.len()]);
+        for (i, row) in rows.chunks(vocabulary).enumerate() {
+            let position = w * window + i;
+            let at = position * top..(position + 1) * top;
+            sum += divergence(row, &top_tokens[at.clone()], &top_log_probs[at], f64::from(golden["rest"][position]));
+            variances += variance(row);
+        }
+    }
+    (sum / text.len() as f64, variances / text.len() as f64)
+}
+
+fn mean_divergence(options: &BuildOptions, isa: Option<&str>) -> f64 {
+    measure(options, isa).0
+}
+
+fn variance(row: &[f32]) -> f64 {
+    let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len() as f64;
+    row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / row.len() as f64
+}
+
+/// Hugging Face's own bf16 against its f32, from the fixture.
+fn transformers_bf16() -> f64 {
+    let json = std::fs::read(tests_path("golden/kl/expected.json")).expect("the fixture is there");
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("the fixture is JSON");
+    json["hf_bf16_mean_kl"].as_f64().expect("a number")
+}
+
+#[test]
+fn f32_has_no_divergence() {
+    let mean = mean_divergence(&plain(Precision::F32), None);
+    println!("f32: mean KL {mean:.3e}");
+    // The fixture stores f32 log-probabilities: their rounding alone leaves about 1e-9.
+    assert!(mean.abs() <= 1e-8, "{mean:.3e}");
+}
+
+#[test]
+fn bf16_diverges_no_more_than_one_and_a_half_times_transformers() {
+    let bar = transformers_bf16();
+    for isa in trtllm::backend::cpu::Isa::available() {
+        let mean = mean_divergence(&plain(Precision::Bf16), Some(isa.name()));
+        println!("bf16 on {}: mean KL {mean:.3e}, {:.2} x transformers' {bar:.3e}", isa.name(), mean / bar);
+        assert!(mean <= 1.5 * bar, "{}: {mean:.3e} against {bar:.3e}", isa.name());
+    }
+}
+
+#[test]
+fn f16_diverges_less_than_transformers_bf16() {
+    let (mean, bar) = (mean_divergence(&plain(Precision::F16), None), transformers_bf16());
+    println!("f16: mean KL {mean:.3e}, {:.4} x transformers' bf16 {bar:.3e}", mean / bar);
+    assert!(mean <= bar, "{mean:.3e} against {bar:.3e}");
+}
+
+/// An element of e4m3 is off by 2^-3 sqrt(1/24) = 2.6 % of itself (the spacing 2^-3/m over sqrt 12, mean over the mantissa m
+/// from 1 to 2). The errors of a row are independent, so an fp8 head moves each logit by 2.6 % of its deviation s, and the
+/// divergence is half the variance of that: (0.026 s)^2 / 2. Errors of the layers before it are as large beside their own
+/// outputs, which are only a part of the residual stream, and those of the cache are averaged by attention: less than that.
+#[test]
+fn fp8_diverges_as_much_as_its_rounding_explains() {
+    let fp8 = Some(Precision::Fp8);
+    let (_, variance) = measure(&plain(Precision::F32), None);
+    let explained = variance / 24.0 / 64.0 / 2.0;
+    let base = plain(Precision::Fp8);
+    for (name, options, least, most) in [
+        ("f32 with an fp8 cache", BuildOptions { kv_precision: fp8, ..plain(Precision::F32) }, 1e-3, 1.0),
+        ("fp8", base.clone(), 1e-3, 1.0),
+        ("fp8 with an fp8 cache", BuildOptions { kv_precision: fp8, ..base.clone() }, 1e-3, 1.0),
+        ("fp8 with an fp8 head", BuildOptions { head_precision: fp8, ..base }, 0.25, 2.0),
+    ] {
+        let mean = mean_divergence(&options, None);
+        println!("{name}: mean KL {mean:.3e}, {:.3} x what its rounding explains, {explained:.3e}", mean / explained);
+        assert!((least * explained..most * explained).contains(&mean), "{name}: {mean:.3e} against {explained:.3e}");
+    }
+}

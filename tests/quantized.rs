@@ -1,0 +1,308 @@
+//! Quantised Hugging Face checkpoints, made here from random codes and known scales: what the engine computes is bit for bit
+//! what an f32 engine of the dequantised weights computes. Both have an fp8 cache, since that is the one they share.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{Random, engine_with, logits, session};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use trtllm::Status;
+use trtllm::backend::cpu::Isa;
+use trtllm::builder::{BuildOptions, Source, build};
+use trtllm::engine::{Engine, Granularity, Precision, Target};
+use trtllm::types::{DType, bf16, e4m3};
+
+const HIDDEN: usize = 256;
+const KV: usize = 128;
+const FEED_FORWARD: usize = 384;
+const VOCABULARY: usize = 200;
+const LAYERS: usize = 2;
+
+/// How a fixture's linear weights are scaled, and how the checkpoint says so.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Scheme {
+    /// DeepSeek's: `weight_scale_inv` of 128 x 128 blocks.
+    Blocks,
+    /// compressed-tensors with one bf16 scale per tensor.
+    Tensor,
+    /// compressed-tensors with one bf16 scale per row, `[N, 1]`.
+    Channels,
+    /// fbgemm: one f32 scale per row.
+    Rows,
+}
+
+impl Scheme {
+    const ALL: [Scheme; 4] = [Scheme::Blocks, Scheme::Tensor, Scheme::Channels, Scheme::Rows];
+
+    fn config(self) -> &'static str {
+        match self {
+            Scheme::Blocks => {
+                r#"{"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}"#
+            }
+            Scheme::Tensor => {
+                r#"{"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],
+                "config_groups": {"group_0": {"targets": ["Linear"], "weights":
+                    {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": true}}}}"#
+            }
+            Scheme::Channels => {
+                r#"{"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],
+                "config_groups": {"group_0": {"targets": ["Linear"], "weights":
+                    {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": true}}}}"#
+            }
+            Scheme::Rows => r#"{"quant_method": "fbgemm_fp8", "modules_to_not_convert": ["lm_head"]}"#,
+        }
+    }
+
+    fn scale_shape(self, rows: usize, columns: usize) -> Vec<usize> {
+        match self {
+            Scheme::Blocks => vec![rows.div_ceil(128), columns.div_ceil(128)],
+            Scheme::Tensor => vec![],
+            Scheme::Channels => vec![rows, 1],
+            Scheme::Rows => vec![rows],
+        }
+    }
+
+    /// Which scale an element has.
+    fn scale_of(self, row: usize, column: usize, columns: usize) -> usize {
+        match self {
+            Scheme::Blocks => row / 128 * columns.div_ceil(128) + column / 128,
+            Scheme::Tensor => 0,
+            Scheme::Channels | Scheme::Rows => row,
+        }
+    }
+
+    fn granularity(self) -> Granularity {
+        if self == Scheme::Blocks { Granularity::Block } else { Granularity::Row }
+    }
+}
+
+/// A tensor of a safetensors file.
+struct Stored {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn view(&self) -> TensorView<'_> {
+        TensorView::new(self.dtype, self.shape.clone(), &self.bytes).expect("the bytes fit the shape")
+    }
+}
+
+/// The same model quantised and as plain f32.
+struct Models {
+    scheme: Scheme,
+    random: Random,
+    quantized: Vec<Stored>,
+    plain: Vec<Stored>,
+}
+
+impl Models {
+    fn new(scheme: Scheme, seed: u64) -> Self {
+        let mut models = Self { scheme, random: Random(seed), quantized: Vec::new(), plain: Vec::new() };
+        models.add_plain("model.embed_tokens.weight", &[VOCABULARY, HIDDEN], 1.0);
+        models.add_plain("lm_head.weight", &[VOCABULARY, HIDDEN], 0.1);
+        models.add_plain("model.norm.weight", &[HIDDEN], 1.0);
+        for layer in 0..LAYERS {
+            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+            models.add_plain(&name("input_layernorm"), &[HIDDEN], 1.0);
+            models.add_plain(&name("post_attention_layernorm"), &[HIDDEN], 1.0);
+            for (part, rows, columns) in [
+                ("self_attn.q_proj", HIDDEN, HIDDEN),
+                ("self_attn.k_proj", KV, HIDDEN),
+                ("self_attn.v_proj", KV, HIDDEN),
+                ("self_attn.o_proj", HIDDEN, HIDDEN),
+                ("mlp.gate_proj", FEED_FORWARD, HIDDEN),
+                ("mlp.up_proj", FEED_FORWARD, HIDDEN),
+                ("mlp.down_proj", HIDDEN, FEED_FORWARD),
+            ] {
+                models.add_quantized(&name(part), rows, columns);
+            }
+        }
+        models
+    }
+
+    fn uniform(&mut self) -> f32 {
+        (self.random.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// A tensor that bf16 holds exactly, stored so by the quantised checkpoint.
+    fn add_plain(&mut self, name: &str, shape: &[usize], size: f32) {
+        let count = shape.iter().product();
+        let values: Vec<u16> = (0..count).map(|_| bf16::encode(self.uniform() * size)).collect();
+        let halves = values.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+        let words = values.iter().flat_map(|bits| bf16::decode(*bits).to_le_bytes()).collect();
+        self.quantized.push(Stored { name: name.into(), dtype: Dtype::BF16, shape: shape.to_vec(), bytes: halves });
+        self.plain.push(Stored { name: name.into(), dtype: Dtype::F32, shape: shape.to_vec(), bytes: words });
+    }
+
+    fn add_quantized(&mut self, name: &str, rows: usize, columns: usize) {
+        let codes: Vec<u8> = (0..rows * columns).map(|_| e4m3::encode(self.uniform() * 448.0)).collect();
+        let scale_shape = self.scheme.scale_shape(rows, columns);
+        let count: usize = scale_shape.iter().product();
+        let scales: Vec<f32> =
+            (0..count).map(|_| bf16::decode(bf16::encode((self.uniform() + 2.0) / 8000.0))).collect();
+        let value = |(index, code): (usize, &u8)| {
+            e4m3::decode(*code) * scales[self.scheme.scale_of(index / columns, index % columns, columns)]
+        };
+        let values = codes.iter().enumerate().map(value).flat_map(f32::to_le_bytes).collect();
+        let shape = vec![rows, columns];
+        self.plain.push(Stored { name: name.into(), dtype: Dtype::F32, shape: shape.clone(), bytes: values });
+        self.quantized.push(Stored { name: name.into(), dtype: Dtype::F8_E4M3, shape, bytes: codes });
+        let (suffix, dtype, bytes) = match self.scheme {
+            Scheme::Blocks => ("_scale_inv", Dtype::F32, scales.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Scheme::Rows => ("_scale", Dtype::F32, scales.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            _ => ("_scale", Dtype::BF16, scales.iter().flat_map(|x| bf16::encode(*x).to_le_bytes()).collect()),
+        };
+        self.quantized.push(Stored { name: format!("{name}{suffix}"), dtype, shape: scale_shape, bytes });
+    }
+
+    fn write(&self, folder: &Path, quantized: bool) {
+        let (tensors, quantization) = match quantized {
+            true => (&self.quantized, self.scheme.config()),
+            false => (&self.plain, "null"),
+        };
+        let views = tensors.iter().map(|stored| (stored.name.as_str(), stored.view()));
+        safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).expect("writes");
+        let config = format!(
+            r#"{{"architectures": ["LlamaForCausalLM"], "vocab_size": {VOCABULARY}, "hidden_size": {HIDDEN},
+            "intermediate_size": {FEED_FORWARD}, "num_hidden_layers": {LAYERS}, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": false, "quantization_config": {quantization}}}"#
+        );
+        std::fs::write(folder.join("config.json"), config).expect("writes");
+    }
+
+    fn engine(&self, quantized: bool, options: &BuildOptions) -> Arc<Engine> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        self.write(folder.path(), quantized);
+        engine_with(folder.path(), options)
+    }
+}
+
+fn all_logits(engine: &Arc<Engine>, isa: Isa) -> Vec<u32> {
+    let mut random = Random(3);
+    let prompt: Vec<u32> = (0..40).map(|_| random.within(0..VOCABULARY) as u32).collect();
+    let rows = logits(&mut session(engine, prompt.len(), 2, Some(isa.name())), &prompt, &[33, 1, 6]);
+    assert!(rows.iter().all(|logit| logit.is_finite()));
+    rows.into_iter().map(f32::to_bits).collect()
+}
+
+/// Dot products of bf16 round activations for the plain head, which an f32 engine does not.
+fn exact_isas() -> impl Iterator<Item = Isa> {
+    Isa::available().into_iter().filter(|isa| *isa != Isa::Avx512Bf16)
+}
+
+#[test]
+fn logits_are_those_of_the_dequantised_weights() {
+    for scheme in Scheme::ALL {
+        let models = Models::new(scheme, 1);
+        let options = BuildOptions { kv_precision: Some(Precision::Fp8), ..BuildOptions::default() };
+        let kept = models.engine(true, &options);
+        assert_eq!(kept.plan().precision, Precision::Fp8);
+        let f32s = BuildOptions { precision: Some(Precision::F32), ..options };
+        let (dequantised, plain) = (models.engine(true, &f32s), models.engine(false, &f32s));
+        for isa in exact_isas() {
+            let wanted = all_logits(&plain, isa);
+            assert_eq!(all_logits(&dequantised, isa), wanted, "{scheme:?} as f32 on {isa}");
+            assert_eq!(all_logits(&kept, isa), wanted, "{scheme:?} as fp8 on {isa}");
+        }
+    }
+}
+
+#[test]
+fn codes_and_scales_of_fused_weights_are_the_checkpoints_own() {
+    for (scheme, target) in Scheme::ALL.into_iter().flat_map(|scheme| [(scheme, Target::Cpu), (scheme, Target::Cuda)]) {
+        let engine = Models::new(scheme, 2).engine(true, &BuildOptions { target, ..BuildOptions::default() });
+        let plan = engine.plan();
+        let quantised: Vec<_> = plan.weights.iter().filter(|weight| weight.dtype == DType::E4M3).collect();
+        assert_eq!(quantised.len(), LAYERS * 5, "fused qkv, o, gate, up, down");
+        for weight in quantised {
+            assert_eq!(weight.scale.map(|scale| scale.granularity), Some(scheme.granularity()), "{}", weight.name);
+        }
+        assert_eq!(plan.head().map(|head| head.dtype), Some(DType::BF16), "lm_head is not quantised");
+    }
+}
+
+/// Of q, k and v the last ends within a block: their stack has no blocks of its own and is quantised anew, row by row.
+#[test]
+fn blocks_that_do_not_stack_are_quantised_anew() {
+    let mut models = Models::new(Scheme::Blocks, 4);
+    for stored in models.quantized.iter_mut().filter(|stored| stored.name.contains("layers.1.self_attn.k_proj")) {
+        if stored.dtype == Dtype::F8_E4M3 {
+            // The same matrix, but plain: a part of the stack has no codes to keep.
+            let values = stored.bytes.iter().flat_map(|code| bf16::encode(e4m3::decode(*code) / 4000.0).to_le_bytes());
+            (stored.bytes, stored.dtype) = (values.collect(), Dtype::BF16);
+        }
+    }
+    let engine = models.engine(true, &BuildOptions::default());
+    let granularity = |shape: &[usize], nth: usize| {
+        let mut weights = engine.plan().weights.iter().filter(|weight| weight.shape == shape);
+        weights.nth(nth).and_then(|weight| weight.scale).map(|scale| scale.granularity)
+    };
+    let stack = [HIDDEN + 2 * KV, HIDDEN];
+    assert_eq!(granularity(&stack, 0), Some(Granularity::Block));
+    assert_eq!(granularity(&stack, 1), Some(Granularity::Row));
+    all_logits(&engine, Isa::Portable);
+}
+
+#[test]
+fn schemes_that_are_not_read_are_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    Models::new(Scheme::Blocks, 5).write(folder.path(), true);
+    let config = std::fs::read_to_string(folder.path().join("config.json")).expect("reads");
+    let compressed = |format: &str, weights: &str| {
+        format!(
+            r#"{{"quant_method": "compressed-tensors", "format": "{format}", "config_groups": {{"group_0": {{"weights": {weights}}}}}}}"#
+        )
+    };
+    for (quantization, name) in [
+        (r#"{"quant_method": "awq"}"#.to_string(), "awq"),
+        (r#"{"quant_method": "gptq", "bits": 4}"#.to_string(), "gptq"),
+        (r#"{"quant_method": "bitsandbytes"}"#.to_string(), "bitsandbytes"),
+        (r#"{"quant_method": "mxfp4"}"#.to_string(), "mxfp4"),
+        (r#"{"quant_method": "fp8", "fmt": "e5m2"}"#.to_string(), "fp8 e5m2"),
+        (r#"{"quant_method": "fp8", "weight_block_size": [64, 64]}"#.to_string(), "fp8 weight_block_size"),
+        (compressed("int-quantized", "{}"), "compressed-tensors int-quantized"),
+        (compressed("float-quantized", r#"{"num_bits": 8, "type": "int"}"#), "compressed-tensors int8"),
+        (
+            compressed("float-quantized", r#"{"num_bits": 8, "type": "float", "strategy": "group"}"#),
+            "compressed-tensors float8 per group",
+        ),
+    ] {
+        let changed = config.replace(Scheme::Blocks.config(), &quantization);
+        std::fs::write(folder.path().join("config.json"), changed).expect("writes");
+        let source = Source::Checkpoint(folder.path().to_path_buf());
+        let output = folder.path().join("out.engine");
+        let error = build(&source, &output, &BuildOptions::default(), &mut |_, _| std::ops::ControlFlow::Continue(()))
+            .expect_err("refused");
+        assert_eq!(error.status(), Status::Unsupported, "{error}");
+        assert!(error.to_string().contains(name), "{error} does not name {name}");
+    }
+}
+
+#[test]
+fn scales_that_are_missing_or_do_not_fit_are_refused_by_name() {
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let refused = |change: fn(&mut Vec<Stored>, usize)| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut models = Models::new(Scheme::Blocks, 6);
+        let at =
+            models.quantized.iter().position(|stored| stored.name == format!("{name}_scale_inv")).expect("is there");
+        change(&mut models.quantized, at);
+        models.write(folder.path(), true);
+        let source = Source::Checkpoint(folder.path().to_path_buf());
+        let output = folder.path().join("out.engine");
+        let error = build(&source, &output, &BuildOptions::default(), &mut |_, _| std::ops::ControlFlow::Continue(()))
+            .expect_err("refused");
+        assert_eq!(error.status(), Status::InvalidCheckpoint, "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    };
+    refused(|tensors, at| drop(tensors.remove(at)));
+    refused(|tensors, at| tensors[at].shape.reverse());
+    refused(|tensors, at| tensors[at].bytes[..4].copy_from_slice(&f32::INFINITY.to_le_bytes()));
+}
