@@ -76,6 +76,7 @@ const std::map<std::string_view, Setter> &valued() {
         {"--precision", field(&Options::precision, precision)},
         {"--kv-precision", field(&Options::kv_precision, precision)},
         {"--head-precision", field(&Options::head_precision, precision)},
+        {"--archs", field(&Options::archs, [](std::string_view text) { return std::string(text); })},
         {"--isa", field(&Options::isa, [](std::string_view text) { return std::string(text); })},
         {"--threads", field(&Options::threads, number<std::uint32_t>)},
         {"--batch", field(&Options::batch, positive<std::uint32_t>)},
@@ -117,6 +118,8 @@ Options Options::parse(int argc, char **argv) {
             throughput = true;
         } else if (name == "--json") {
             options.json = true;
+        } else if (name == "--invariant") {
+            options.invariant = true;
         } else if (name == "--keep") {
             options.keep = true;
         } else {
@@ -147,6 +150,8 @@ const char *Options::usage() {
            "                                 default auto\n"
            "    --kv-precision, --head-precision\n"
            "                                 of the cache and the last layer; likewise\n"
+           "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
+           "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
            "    --out FILE                   where to build; default a temporary file\n"
            "    --keep                       leave what was built at --out\n"
            "  executor\n"

@@ -6,10 +6,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::formats::Formats;
+use super::kernels;
 use super::lower::{Lowered, lower};
 use super::pack;
+use crate::backend::cuda::Arch;
 use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
-use crate::engine::{EngineWriter, ModelInfo, Precision, SectionKind, Target, Text};
+use crate::engine::{EngineWriter, ModelInfo, Plan, Precision, SectionKind, Target, Text};
 use crate::error::{Error, Result};
 use crate::models;
 use crate::network::Graph;
@@ -36,6 +38,10 @@ pub struct BuildOptions {
     pub kv_precision: Option<Precision>,
     /// Of an fp8 engine's last linear: fp8, or bf16 (`None`).
     pub head_precision: Option<Precision>,
+    /// On CUDA: a request's bits depend on nothing but itself.
+    pub invariant: bool,
+    /// Archs whose kernels go into a CUDA engine; none: that of the first device, or sm_90a without one.
+    pub archs: Vec<Arch>,
     /// Names of passes that shall not run.
     pub disabled_passes: Vec<String>,
     /// Most tokens of a request; `None` is what the model was made for, which is also the limit.
@@ -49,6 +55,8 @@ impl Default for BuildOptions {
             precision: None,
             kv_precision: None,
             head_precision: None,
+            invariant: false,
+            archs: Vec::new(),
             disabled_passes: Vec::new(),
             max_positions: None,
         }
@@ -61,6 +69,7 @@ pub enum Phase {
     Read,
     Network,
     Passes,
+    Kernels,
     Weights,
     Write,
 }
@@ -71,6 +80,7 @@ impl fmt::Display for Phase {
             Phase::Read => "reading the checkpoint",
             Phase::Network => "building the network",
             Phase::Passes => "optimising",
+            Phase::Kernels => "compiling kernels",
             Phase::Weights => "packing weights",
             Phase::Write => "writing the engine",
         })
@@ -108,14 +118,35 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
     let lowered = lower_graph(&graph, &input, options)?;
     report(Phase::Passes, 1.0)?;
 
+    let kernels = match lowered.plan.target {
+        Target::Cpu => None,
+        Target::Cuda => {
+            report(Phase::Kernels, 0.0)?;
+            let kernels = kernels::compile(&lowered.plan, &options.archs)?;
+            report(Phase::Kernels, 1.0)?;
+            Some(kernels)
+        }
+    };
     let (writer, lowered) = pack_weights(lowered, &input, output, &mut |fraction| report(Phase::Weights, fraction))?;
 
     report(Phase::Write, 0.0)?;
     lowered.plan.validate().map_err(|error| Error::internal("builder", error.to_string()))?;
-    writer.finish(&lowered.plan, &input.texts())?;
+    let kernels = kernels.iter().map(|bytes| (SectionKind::Kernels, bytes.as_slice()));
+    writer.finish(&lowered.plan, &input.texts().into_iter().chain(kernels).collect::<Vec<_>>())?;
     // The file is there: a wish to cancel comes too late.
     let _ = report(Phase::Write, 1.0);
     Ok(())
+}
+
+/// The plan that [`build`] would make, without packing a weight: its checksums are empty.
+///
+/// # Errors
+/// As [`build`].
+pub fn plan(source: &Source, options: &BuildOptions) -> Result<Plan> {
+    let input = Input::open(source)?;
+    let mut graph = models::build(&input.config, &|name: &str| input.weights.shape(name))?;
+    passes::run(&mut graph, pass_set(options)?)?;
+    Ok(lower_graph(&graph, &input, options)?.plan)
 }
 
 fn pass_set(options: &BuildOptions) -> Result<PassSet> {
@@ -124,7 +155,9 @@ fn pass_set(options: &BuildOptions) -> Result<PassSet> {
 
 fn lower_graph(graph: &Graph, input: &Input, options: &BuildOptions) -> Result<Lowered> {
     let formats = Formats::choose(options, input.weights.dtype().or(input.config.dtype))?;
-    lower(graph, model_info(&input.config, options)?, formats, &*input.weights)
+    let mut lowered = lower(graph, model_info(&input.config, options)?, formats, &*input.weights)?;
+    lowered.plan.invariant = options.invariant;
+    Ok(lowered)
 }
 
 fn model_info(config: &ModelConfig, options: &BuildOptions) -> Result<ModelInfo> {

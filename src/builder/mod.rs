@@ -3,6 +3,7 @@
 mod build;
 mod encode;
 mod formats;
+mod kernels;
 mod lower;
 mod memory;
 mod pack;
@@ -13,4 +14,4 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-pub use build::{BuildOptions, Phase, Source, build};
+pub use build::{BuildOptions, Phase, Source, build, plan};

@@ -36,11 +36,13 @@ pub enum SectionKind {
     TokenizerConfig,
     /// The chat template's source.
     ChatTemplate,
+    /// Compiled kernels of a CUDA engine.
+    Kernels,
 }
 
 impl SectionKind {
     /// Every kind, by its code minus one.
-    pub const ALL: [SectionKind; 7] = [
+    pub const ALL: [SectionKind; 8] = [
         SectionKind::Weights,
         SectionKind::Plan,
         SectionKind::Config,
@@ -48,6 +50,7 @@ impl SectionKind {
         SectionKind::Tokenizer,
         SectionKind::TokenizerConfig,
         SectionKind::ChatTemplate,
+        SectionKind::Kernels,
     ];
 
     /// The name as printed by `inspect`.
@@ -61,6 +64,7 @@ impl SectionKind {
             SectionKind::Tokenizer => "tokenizer",
             SectionKind::TokenizerConfig => "tokenizer_config",
             SectionKind::ChatTemplate => "chat_template",
+            SectionKind::Kernels => "kernels",
         }
     }
 
@@ -86,6 +90,7 @@ impl SectionKind {
             SectionKind::Weights => None,
             SectionKind::Plan => Some(256 << 20),
             SectionKind::Tokenizer => Some(64 << 20),
+            SectionKind::Kernels => Some(512 << 20),
             SectionKind::Config
             | SectionKind::GenerationConfig
             | SectionKind::TokenizerConfig

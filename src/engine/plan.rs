@@ -186,6 +186,9 @@ pub struct Output {
 pub struct Plan {
     pub target: Target,
     pub precision: Precision,
+    /// On a GPU too, a request's bits depend on nothing but itself, at some cost in speed.
+    #[serde(default)]
+    pub invariant: bool,
     pub model: ModelInfo,
     pub values: Vec<Value>,
     pub slots: Vec<Slot>,

@@ -1,9 +1,38 @@
 //! The CUDA backend, through the driver API alone; every library is opened at run time.
+//!
+//! A plan becomes works (`work`), works become calls (`choose` and one file per kind of kernel), calls become launches with
+//! addresses (`bind`), and a program enqueues these for each step, as a graph where the step's shape allows one.
 
+mod attention;
+mod bind;
+mod call;
+mod choose;
+mod cubins;
+mod device;
 mod driver;
+mod flight;
 mod kernel;
+mod linear;
+mod memory;
+mod nvrtc;
+mod program;
+mod real;
+mod rowwise;
+mod sample;
+mod sources;
+mod step;
+mod target;
+mod work;
+mod workspace;
 
+pub use choose::specialisations;
+pub use cubins::{CubinStore, compile_all, pack_cubins};
+pub use device::{CudaDevice, CudaProgram};
 pub use driver::{
     Address, Arch, Argument, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Module, TensorMap,
 };
 pub use kernel::KernelSpec;
+pub use nvrtc::version as nvrtc_version;
+pub use real::RealDriver;
+pub use sample::SampleResult;
+pub use target::CudaTarget;

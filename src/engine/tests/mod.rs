@@ -32,6 +32,7 @@ fn small_plan() -> Plan {
     Plan {
         target: Target::Cpu,
         precision: Precision::F32,
+        invariant: false,
         model: ModelInfo {
             architecture: "Test".into(),
             vocab_size: 5,

@@ -100,6 +100,7 @@ impl Case {
         let plan = Plan {
             target: Target::Cpu,
             precision: Precision::F32,
+            invariant: false,
             model,
             values: vec![],
             slots: vec![],
@@ -271,6 +272,7 @@ pub(super) fn plain_batch(tokens: usize) -> Batch {
         tables: vec![],
         table_starts: vec![0, 0],
         logit_rows: vec![],
+        ..Batch::default()
     }
 }
 
