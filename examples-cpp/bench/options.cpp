@@ -156,6 +156,8 @@ const char *Options::usage() {
            "    --keep                       leave what was built at --out\n"
            "  executor\n"
            "    --threads N                  default 0: as the library chooses\n"
+           "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
+           "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
            "    --isa NAME                   default: the best of this machine\n"
            "    --batch N                    sequences at once; default the highest concurrency\n"
            "    --batch-tokens N             tokens in one step; default 512\n"

@@ -28,31 +28,25 @@ typedef struct {
     uint64_t seed;
     /** Most tokens of a request, prompt and output together; 0: as the checkpoint says, which is the default. */
     uint32_t max_positions;
-    /** A `trtllm_precision`. Default AUTO. */
+    /** A `trtllm_precision`. AUTO keeps what the checkpoint stores, as far as the target has it. Default AUTO. */
     int32_t precision;
     /**
      * 1: the checkpoint is the path of a lone `config.json`, and weights are random (normal, deviation 0.02): for
      * measuring shapes. Default 0.
      */
     int32_t dummy_weights;
-    /** A `trtllm_target`: what shall run the engine. Default CPU. */
+    /** A `trtllm_target`; 0 counts as CPU, which is the default. */
     int32_t target;
-    /** The KV cache: AUTO as the precision says, or FP8. Default AUTO. */
+    /**
+     * A `trtllm_precision` for the KV cache: FP8, or that of the engine's 16-bit values (of F32 engines: F32), which AUTO
+     * stands for. Default AUTO.
+     */
     int32_t kv_precision;
-    /** The layer that makes the logits: AUTO for 16 bits, or FP8 in an FP8 engine. Default AUTO. */
+    /**
+     * A `trtllm_precision` for the last linear layer of FP8 engines: FP8, or BF16, which AUTO stands for. Of other engines:
+     * their own. Default AUTO.
+     */
     int32_t head_precision;
-    /**
-     * 1: on a GPU too, the bits of a request's tokens and logits depend on nothing but itself (a CPU always keeps that), at
-     * some cost in speed. Default 0.
-     */
-    int32_t invariant;
-    /** Must be 0. */
-    int32_t reserved;
-    /**
-     * Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
-     * where there is none. Default NULL.
-     */
-    const char *archs;
 } trtllm_build_config;
 
 /** The defaults: `trtllm_build_config config = TRTLLM_BUILD_CONFIG_INIT;` */
@@ -67,7 +61,9 @@ typedef struct {
         0 /* max_positions */, \
         TRTLLM_PRECISION_AUTO, \
         0 /* dummy_weights */, \
-        0 /* reserved */ \
+        TRTLLM_TARGET_CPU, \
+        TRTLLM_PRECISION_AUTO /* kv_precision */, \
+        TRTLLM_PRECISION_AUTO /* head_precision */ \
     }
 
 #ifdef __cplusplus

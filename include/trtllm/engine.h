@@ -32,21 +32,21 @@ typedef int32_t trtllm_load_mode;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/** Arithmetic of an engine: the type of weights and of the KV cache. */
+/** How an engine stores its numbers: those of its linear layers, of its KV cache, or of its last layer. */
 enum trtllm_precision
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    /** What the checkpoint is stored in (only when building). */
+    /** As the library chooses (only when building). */
     TRTLLM_PRECISION_AUTO = 0,
     /** 32-bit floating point. */
     TRTLLM_PRECISION_F32 = 1,
     /** bfloat16. */
     TRTLLM_PRECISION_BF16 = 2,
-    /** IEEE half precision. */
+    /** 16-bit floating point of IEEE 754. */
     TRTLLM_PRECISION_F16 = 3,
-    /** 8-bit weights (e4m3) with scales; everything else as BF16. */
+    /** 8-bit floating point (e4m3) with scales. */
     TRTLLM_PRECISION_FP8 = 4,
 };
 #ifndef __cplusplus
@@ -126,6 +126,10 @@ typedef struct {
     int32_t precision;
     /** A `trtllm_target`. */
     int32_t target;
+    /** A `trtllm_precision` of the KV cache; AUTO when there is none. */
+    int32_t kv_precision;
+    /** A `trtllm_precision` of the last linear layer; AUTO when there is none. */
+    int32_t head_precision;
 } trtllm_engine_info;
 
 /** The defaults: `trtllm_engine_config config = TRTLLM_ENGINE_CONFIG_INIT;` */

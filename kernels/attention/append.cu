@@ -1,21 +1,28 @@
-// Writes the step's keys, rotated, and values to the cache.
+// Append: rotates the new tokens' keys and writes keys and values into the paged cache.
 //
-// append(k, v, ldk, ldv, angles, cache, slots, tokens): k, v half_t [tokens][KV_HEADS * HEAD_DIM] with row strides in elements;
-// angles f32 [tokens][ROPE_DIM] (cosines, then sines); cache: the layer's start; slots[t] = block * BLOCK_TOKENS + offset.
-// Macros: cache.cuh. Block: 256 threads. Grid: tokens.
+// k, v: [tokens][KV_HEADS * HEAD_DIM] half_t with row strides ldk, ldv (elements), 16-byte aligned rows; angles: [tokens][ROPE_DIM]
+// f32 (unused, may be null, when ROPE_DIM is 0); cache: this layer's start; slots[t] = block * BLOCK_TOKENS + offset of token t.
+//
+// Macros: see cache.cuh. Grid: (ceil(tokens * KV_HEADS * HEAD_DIM / 16 / 256)) or more; block: 256; no dynamic shared memory.
+// One thread moves sixteen elements of K and of V. Slots of one launch must differ.
 #include "attention/cache.cuh"
 
-extern "C" __global__ void __launch_bounds__(256)
-    append(const half_t *k, const half_t *v, u32 ldk, u32 ldv, const float *angles, cache_t *cache, const u32 *slots, u32 tokens) {
+extern "C" __global__ void __launch_bounds__(256) append(const half_t *k, const half_t *v, u32 ldk, u32 ldv, const float *angles,
+                                                         void *cache, const u32 *slots, u32 tokens) {
     pdl_launch();
     pdl_wait();
-    u32 token = blockIdx.x;
+    constexpr u32 SLOTS = HEAD_DIM / 16;
+    const u32 index = blockIdx.x * 256 + threadIdx.x, slot = index % SLOTS, head = index / SLOTS % KV_HEADS, token = index / (SLOTS * KV_HEADS);
     if (token >= tokens) return;
-    u32 block = slots[token] / BLOCK_TOKENS, at = slots[token] % BLOCK_TOKENS;
-    for (u32 column = threadIdx.x; column < KV_HEADS * HEAD_DIM; column += 256) {
-        u32 head = column / HEAD_DIM, i = column % HEAD_DIM;
-        const half_t *key = k + (u64)token * ldk + head * HEAD_DIM;
-        store_cache(cache + cache_offset(block, head, 0, at) + i, rotated(key, i, angles + (u64)token * ROPE_DIM));
-        store_cache(cache + cache_offset(block, head, 1, at) + i, to_float(v[(u64)token * ldv + column]));
+    const u32 place = slots[token];
+    cache_t *to = (cache_t *)cache + tile_offset(place / BLOCK_TOKENS, head) + place % BLOCK_TOKENS * HEAD_DIM;
+    float x[2][8];
+    load_slot(x, k + (u64)token * ldk + head * HEAD_DIM, angles + (u64)token * ROPE_DIM, slot);
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) store8(to + slot_chunk(slot, i) * 8, x[i]);
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+        load8(x[i], v + (u64)token * ldv + head * HEAD_DIM + slot_chunk(slot, i) * 8);
+        store8(to + TILE + slot_chunk(slot, i) * 8, x[i]);
     }
 }

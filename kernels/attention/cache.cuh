@@ -1,79 +1,135 @@
-// The paged cache of one layer: [block][kv head][K, then V][BLOCK_TOKENS][HEAD_DIM], of half_t, or e4m3 with CACHE_E4M3.
+// The paged key-value cache of one layer and what its kernels share.
 //
-// Macros of every attention kernel: HEADS, KV_HEADS, HEAD_DIM (a multiple of 32), SCALE, WINDOW (0: none; a token sees the last
-// WINDOW tokens, itself included), SOFTCAP (0: none), ROPE_DIM (0: none).
+// Layout: [block][kv_head][K, then V][BLOCK_TOKENS][HEAD_DIM] of cache_t, so the K tile of a (block, head) is contiguous and its
+// V tile follows. A request's block table lists the blocks of its tokens in order, BLOCK_TOKENS tokens each.
+// cache_t is half_t, or e4m3 (scale 1) with -DCACHE_E4M3.
+//
+// Macros: KV_HEADS, HEAD_DIM (64, 96, 128, 256), ROPE_DIM (0: none; a multiple of 16, at most HEAD_DIM), CACHE_E4M3.
+// Rotation: within the first ROPE_DIM dimensions the pair (i, i + ROPE_DIM/2) turns by the token's angle i;
+// angles[token][0 .. ROPE_DIM/2) are cosines, [ROPE_DIM/2 .. ROPE_DIM) sines.
 #pragma once
 
 #include "common/ptx.cuh"
 
+#ifndef ROPE_DIM
+#define ROPE_DIM 0
+#endif
+static_assert(ROPE_DIM % 16 == 0 && ROPE_DIM <= HEAD_DIM, "rotation works on pairs of eight elements");
+
 constexpr u32 BLOCK_TOKENS = 16;
-constexpr u32 GROUP = HEADS / KV_HEADS;
-constexpr float LOG2E = 1.4426950408889634f;
 
 #ifdef CACHE_E4M3
-typedef u8 cache_t;
+struct cache_t {
+    u8 bits;
+};
 #else
 typedef half_t cache_t;
 #endif
 
-// One request's part of a step; its first table entry is tables[table].
+// A request's share of a step: its first token among the step's packed tokens, how many it has there, how many of its tokens
+// the cache held before, and where its block table starts.
 struct Row {
     u32 token, len, context, table;
 };
 
-// Element 0 of a token's K (which 0) or V (which 1).
-__device__ __forceinline__ u64 cache_offset(u32 block, u32 head, u32 which, u32 token) {
-    return ((((u64)block * KV_HEADS + head) * 2 + which) * BLOCK_TOKENS + token) * HEAD_DIM;
+constexpr u32 TILE = BLOCK_TOKENS * HEAD_DIM;  // elements of a K tile
+
+// First element of the K tile of a block and head; the V tile is TILE further.
+__device__ __forceinline__ u64 tile_offset(u32 block, u32 head) { return ((u64)block * KV_HEADS + head) * (2 * TILE); }
+
+__device__ __forceinline__ void load8(float (&x)[8], const half_t *from) {
+    const uint4 raw = *(const uint4 *)from;
+    const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        const float2 pair = unpack_half2(words[i]);
+        x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+    }
 }
 
-// The first position that a token at `position` sees.
-__device__ __forceinline__ u32 first_seen(u32 position) {
-    return WINDOW > 0 && position + 1 > WINDOW ? position + 1 - WINDOW : 0;
+// A head is taken in HEAD_DIM / 16 slots of two chunks of eight elements, such that rotation stays within a slot.
+__device__ __forceinline__ u32 slot_chunk(u32 slot, u32 which) {
+    return slot < ROPE_DIM / 16 ? slot + which * (ROPE_DIM / 16) : 2 * slot + which;
 }
 
-// A raw score as the exponent of 2 that softmax takes.
-__device__ __forceinline__ float exponent(float score) {
-    if (SOFTCAP > 0.0f) return SOFTCAP * LOG2E * tanhf(score * (SCALE / (SOFTCAP > 0.0f ? SOFTCAP : 1.0f)));
-    return score * (SCALE * LOG2E);
+// A slot's chunks of one head, rotated; `angles` is the token's line.
+__device__ __forceinline__ void load_slot(float (&x)[2][8], const half_t *head, const float *angles, u32 slot) {
+    load8(x[0], head + slot_chunk(slot, 0) * 8);
+    load8(x[1], head + slot_chunk(slot, 1) * 8);
+    if (slot >= ROPE_DIM / 16) return;
+#pragma unroll
+    for (u32 i = 0; i < 8; i += 4) {
+        const float4 cosine = *(const float4 *)(angles + slot * 8 + i), sine = *(const float4 *)(angles + ROPE_DIM / 2 + slot * 8 + i);
+        const float cosines[4] = {cosine.x, cosine.y, cosine.z, cosine.w}, sines[4] = {sine.x, sine.y, sine.z, sine.w};
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            const float first = x[0][i + j], second = x[1][i + j];
+            // Spelled out, so that every kernel rounds alike.
+            x[0][i + j] = fmaf(-second, sines[j], first * cosines[j]);
+            x[1][i + j] = fmaf(first, sines[j], second * cosines[j]);
+        }
+    }
 }
 
-// Dimension `i` of a head after rotation; `angles` are the token's.
-__device__ __forceinline__ float rotated(const half_t *head, u32 i, const float *angles) {
-    float value = to_float(head[i]);
-#if ROPE_DIM > 0
-    constexpr u32 HALF = ROPE_DIM / 2;
-    if (i < HALF) return value * angles[i] - to_float(head[i + HALF]) * angles[HALF + i];
-    if (i < ROPE_DIM) return value * angles[i - HALF] + to_float(head[i - HALF]) * angles[i];
-#endif
-    return value;
+__device__ __forceinline__ uint4 pack8(const float (&x)[8]) {
+    return make_uint4(pack_half2(x[0], x[1]), pack_half2(x[2], x[3]), pack_half2(x[4], x[5]), pack_half2(x[6], x[7]));
 }
 
-__device__ __forceinline__ void store_cache(cache_t *cell, float value) {
+// Eight values rounded to the cache's type; `to` is aligned to eight elements.
+__device__ __forceinline__ void store8(cache_t *to, const float (&x)[8]) {
 #ifdef CACHE_E4M3
-    // Rounded as every other value of the step first.
-    *cell = (u8)pack_e4m3x2(to_float(to_half(value)), 0.0f);
+    *(uint2 *)to = make_uint2(pack_e4m3x2(x[0], x[1]) | (u32)pack_e4m3x2(x[2], x[3]) << 16,
+                              pack_e4m3x2(x[4], x[5]) | (u32)pack_e4m3x2(x[6], x[7]) << 16);
 #else
-    *cell = to_half(value);
+    *(uint4 *)to = pack8(x);
 #endif
 }
 
-// Eight neighbouring elements as four pairs of half_t.
-__device__ __forceinline__ uint4 load_cache_8(const cache_t *cells) {
+// ---- Operands of the tensor cores ----
+// With an e4m3 cache they are f16, which holds every e4m3 value; queries beyond 65504 would overflow there.
+
 #ifdef CACHE_E4M3
-    uint2 codes = *(const uint2 *)cells;
-    float2 a = unpack_e4m3x2((u16)codes.x), b = unpack_e4m3x2((u16)(codes.x >> 16));
-    float2 c = unpack_e4m3x2((u16)codes.y), d = unpack_e4m3x2((u16)(codes.y >> 16));
-    return make_uint4(pack_half2(a.x, a.y), pack_half2(b.x, b.y), pack_half2(c.x, c.y), pack_half2(d.x, d.y));
+__device__ __forceinline__ u32 pack_operand(float low, float high) { return pack_f16x2(low, high); }
+__device__ __forceinline__ void mma_operand(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mma_16816_f16(d, a, b0, b1); }
 #else
-    return *(const uint4 *)cells;
+__device__ __forceinline__ u32 pack_operand(float low, float high) { return pack_half2(low, high); }
+__device__ __forceinline__ void mma_operand(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mma_16816(d, a, b0, b1); }
 #endif
+
+__device__ __forceinline__ uint4 pack8_operand(const float (&x)[8]) {
+    return make_uint4(pack_operand(x[0], x[1]), pack_operand(x[2], x[3]), pack_operand(x[4], x[5]), pack_operand(x[6], x[7]));
 }
-__device__ __forceinline__ uint2 load_cache_4(const cache_t *cells) {
-#ifdef CACHE_E4M3
-    u32 codes = *(const u32 *)cells;
-    float2 a = unpack_e4m3x2((u16)codes), b = unpack_e4m3x2((u16)(codes >> 16));
-    return make_uint2(pack_half2(a.x, a.y), pack_half2(b.x, b.y));
-#else
-    return *(const uint2 *)cells;
+
+// ---- Scores ----
+#ifdef SCALE
+#ifndef WINDOW
+#define WINDOW 0
 #endif
+#ifndef SOFTCAP
+#define SOFTCAP 0.0f
+#endif
+
+constexpr float LOG2E = 1.44269504088896f;
+// Factor from what `capped` returns to a power of two's exponent.
+constexpr float EXPONENT = (SOFTCAP) > 0 ? LOG2E : (SCALE) * LOG2E;
+#define MASKED __uint_as_float(0xff800000u)  // minus infinity: the score of a key that is not seen
+
+__device__ __forceinline__ float exp2_approx(float x) {
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
 }
+
+// A raw dot product, or its scaled and softly capped value. tanh through an exponential: the hardware's tanh is too coarse.
+__device__ __forceinline__ float capped(float dot) {
+    if ((SOFTCAP) > 0) {
+        constexpr float CAP = (SOFTCAP) > 0 ? (SOFTCAP) : 1.0f;
+        const float power = exp2_approx(dot * (2.0f * (SCALE) / CAP * LOG2E));
+        return CAP - __fdividef(2.0f * CAP, power + 1.0f);
+    }
+    return dot;
+}
+
+// First position a token at `position` sees.
+__device__ __forceinline__ u32 window_start(u32 position) { return WINDOW > 0 && position >= WINDOW ? position + 1 - WINDOW : 0; }
+#endif

@@ -1,8 +1,8 @@
 // Attention of rows of any length for heads of any size: what the tensor-core kernels do not take. A warp for each (token, head).
 //
 // attend(out, q, ldq, angles, cache, rows, tables, tiles, tile_count): as prefill.cu; Q_TOKENS any. Sums in order of position.
-// Macros: cache.cuh, with any HEAD_DIM. Block: 256 threads. Grid: (tile_count, KV_HEADS).
-#include "attention/cache.cuh"
+// Macros: generic.cuh. Block: 256 threads. Grid: (tile_count, KV_HEADS).
+#include "attention/generic.cuh"
 
 constexpr u32 EACH = (HEAD_DIM + 31) / 32;
 

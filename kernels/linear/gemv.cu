@@ -18,8 +18,9 @@
 //   OUTPUT_F32, BIAS, ACTIVATION, GATED, RESIDUAL   see epilogue.cuh; out may be residual
 //   TILES 1 or 2, CHUNK 512 or 1024, STAGES, LIMIT <= STAGES, X_STREAM
 // K % 64 == 0 (e4m3: K % 128 == 0), any N. All pointers and rows of x multiples of 16 bytes.
-// Block: 288 threads. Grid: min(UNITS, 2 * multiprocessors) with UNITS = ceil(N / ((GATED ? 8 : 16) * TILES)). Dynamic shared
-// memory: SHARED_BYTES below; two blocks per multiprocessor should fit but not three.
+// Block: 288 threads. Dynamic shared memory: SHARED_BYTES below. Best where two blocks fit on a multiprocessor but not three; where
+// only one fits, the next kernel's weights are not fetched early. Grid: min(UNITS, blocks that fit on a multiprocessor (1 or 2) *
+// multiprocessors) with UNITS = ceil(N / ((GATED ? 8 : 16) * TILES)).
 #include "common/ptx.cuh"
 #include "linear/epilogue.cuh"
 #include "linear/ring.cuh"

@@ -45,7 +45,7 @@ pub(super) fn lower(graph: &Graph, model: ModelInfo, formats: Formats, source: &
     let (weights, recipes) = place(graph, &weights, source);
     let kv_groups = kv_groups(graph, formats.kv);
     let Formats { target, precision, .. } = formats;
-    let plan = Plan { target, precision, invariant: false, model, values, slots, weights, kv_groups, steps, outputs };
+    let plan = Plan { invariant: false, target, precision, model, values, slots, weights, kv_groups, steps, outputs };
     Ok(Lowered { plan, recipes })
 }
 

@@ -36,27 +36,27 @@ pub struct trtllm_build_config {
     /// 1: the checkpoint is the path of a lone `config.json`, and weights are random (normal, deviation 0.02): for
     /// measuring shapes. Default 0.
     pub dummy_weights: i32,
-    /// A `trtllm_target`: what shall run the engine. Default CPU.
+    /// A `trtllm_target`; 0 counts as CPU, which is the default.
     pub target: i32,
     /// A `trtllm_precision` for the KV cache: FP8, or that of the engine's 16-bit values (of F32 engines: F32), which AUTO
     /// stands for. Default AUTO.
     pub kv_precision: i32,
-    /// A `trtllm_precision` for the layer that makes the logits: in FP8 engines FP8, or BF16, which AUTO stands for; in other
-    /// engines their own. Default AUTO.
+    /// A `trtllm_precision` for the last linear layer of FP8 engines: FP8, or BF16, which AUTO stands for. Of other engines:
+    /// their own. Default AUTO.
     pub head_precision: i32,
+    /// Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
+    /// where there is none. Default NULL.
+    pub archs: *const c_char,
     /// 1: on a GPU too, the bits of a request's tokens and logits depend on nothing but itself (a CPU always keeps that), at
     /// some cost in speed. Default 0.
     pub invariant: i32,
     /// Must be 0.
     pub reserved: i32,
-    /// Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
-    /// where there is none. Default NULL.
-    pub archs: *const c_char,
 }
 
 // SAFETY: six words, a u64 and eight half words; every bit pattern is valid.
 unsafe impl Growing for trtllm_build_config {
-    const OLDEST_SIZE: usize = 88;
+    const OLDEST_SIZE: usize = 64;
 }
 // SAFETY: begins with its size.
 unsafe impl Config for trtllm_build_config {}
@@ -78,9 +78,9 @@ impl Default for trtllm_build_config {
             target: trtllm_target::Cpu as i32,
             kv_precision: trtllm_precision::Auto as i32,
             head_precision: trtllm_precision::Auto as i32,
+            archs: ptr::null(),
             invariant: 0,
             reserved: 0,
-            archs: ptr::null(),
         }
     }
 }
@@ -103,36 +103,24 @@ impl trtllm_build_config {
             return Err(Error::argument("config.reserved", "is not 0"));
         }
         Ok(BuildOptions {
+            target: match self.target {
+                0 | 1 => Target::Cpu,
+                2 => Target::Cuda,
+                other => return Err(Error::argument("config.target", format!("{other} is no trtllm_target"))),
+            },
             precision: precision(self.precision, "config.precision")?,
             kv_precision: precision(self.kv_precision, "config.kv_precision")?,
             head_precision: precision(self.head_precision, "config.head_precision")?,
+            invariant: flag(self.invariant, "config.invariant")?,
+            // SAFETY: as the caller promises.
+            archs: unsafe { archs(self.archs) }?,
             // SAFETY: as the caller promises.
             disabled_passes: unsafe {
                 names(self.disabled_passes, self.disabled_pass_count, "config.disabled_passes")
             }?,
-            target: match self.target {
-                1 => Target::Cpu,
-                2 => Target::Cuda,
-                other => return Err(Error::argument("config.target", format!("{other} is no trtllm_target"))),
-            },
-            invariant: flag(self.invariant, "config.invariant")?,
-            // SAFETY: as the caller promises.
-            archs: unsafe { archs(self.archs) }?,
             max_positions: (self.max_positions > 0).then_some(self.max_positions as usize),
         })
     }
-}
-
-/// A `trtllm_precision`; `None` is AUTO.
-fn precision(value: i32, what: &str) -> Result<Option<Precision>> {
-    Ok(match value {
-        0 => None,
-        1 => Some(Precision::F32),
-        2 => Some(Precision::Bf16),
-        3 => Some(Precision::F16),
-        4 => Some(Precision::Fp8),
-        other => return Err(Error::argument(what, format!("{other} is no trtllm_precision"))),
-    })
 }
 
 /// The compute capabilities of a list with semicolons.
@@ -146,6 +134,18 @@ unsafe fn archs(list: *const c_char) -> Result<Vec<Arch>> {
     // SAFETY: as the caller promises.
     let list = unsafe { name(list, "config.archs") }?;
     list.split(';').map(|arch| arch.parse::<Arch>().map_err(|error| error.within("config.archs"))).collect()
+}
+
+/// A `trtllm_precision`; `None` is AUTO.
+fn precision(value: i32, what: &str) -> Result<Option<Precision>> {
+    Ok(match value {
+        0 => None,
+        1 => Some(Precision::F32),
+        2 => Some(Precision::Bf16),
+        3 => Some(Precision::F16),
+        4 => Some(Precision::Fp8),
+        other => return Err(Error::argument(what, format!("{other} is no trtllm_precision"))),
+    })
 }
 
 /// Writes the defaults of `TRTLLM_BUILD_CONFIG_INIT` into `config`, for languages without macros.

@@ -132,6 +132,22 @@ static void options(const char *checkpoint) {
     DONE("options");
 }
 
+/* As it was before targets and the precisions of cache and head: programs of that time go on building for the CPU. */
+static void older_config(const char *checkpoint) {
+    trtllm_build_config config;
+    trtllm_engine *engine;
+    trtllm_engine_info info;
+    memset(&config, 0x5a, sizeof config);
+    OK(trtllm_build_config_init(64, &config));
+    config.target = 0;
+    OK(trtllm_build(checkpoint, path, &config));
+    OK(trtllm_engine_load(path, NULL, &engine));
+    OK(trtllm_engine_get_info(engine, sizeof info, &info));
+    CHECK(info.target == TRTLLM_TARGET_CPU && info.kv_precision == info.precision);
+    OK(trtllm_engine_destroy(engine));
+    DONE("older_config");
+}
+
 static void precisions(const char *checkpoint) {
     trtllm_build_config config = TRTLLM_BUILD_CONFIG_INIT;
     trtllm_engine *engine;
@@ -171,6 +187,7 @@ int main(int argc, char **argv) {
     cancel(argv[1]);
     progress(argv[1]);
     options(argv[1]);
+    older_config(argv[1]);
     precisions(argv[1]);
     dummy_weights(argv[1]);
     return 0;

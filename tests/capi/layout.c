@@ -54,9 +54,9 @@ int main(void) {
     FIELD(trtllm_build_config, target);
     FIELD(trtllm_build_config, kv_precision);
     FIELD(trtllm_build_config, head_precision);
+    FIELD(trtllm_build_config, archs);
     FIELD(trtllm_build_config, invariant);
     FIELD(trtllm_build_config, reserved);
-    FIELD(trtllm_build_config, archs);
     SIZE(trtllm_token_logprob);
     FIELD(trtllm_token_logprob, token);
     FIELD(trtllm_token_logprob, logprob);

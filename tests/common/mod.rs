@@ -19,13 +19,23 @@ pub fn tests_path(relative: &str) -> PathBuf {
 /// The engine of a checkpoint below `tests/`, built into a temporary file that is gone when this returns.
 pub fn engine(checkpoint: &str, precision: Precision, disabled_passes: &[&str]) -> Arc<Engine> {
     let disabled_passes = disabled_passes.iter().map(ToString::to_string).collect();
-    let options = BuildOptions { precision: Some(precision), disabled_passes, ..BuildOptions::default() };
-    engine_with(&tests_path(checkpoint), &options)
+    engine_with(
+        &tests_path(checkpoint),
+        &BuildOptions { precision: Some(precision), disabled_passes, ..BuildOptions::default() },
+    )
 }
 
-/// The same from a checkpoint anywhere, with any options.
+/// As [`engine`], from a checkpoint anywhere and with any options.
 pub fn engine_with(checkpoint: &Path, options: &BuildOptions) -> Arc<Engine> {
     engine_of(&Source::Checkpoint(checkpoint.to_path_buf()), options)
+}
+
+/// The engine of any source, built with any options.
+pub fn engine_of(source: &Source, options: &BuildOptions) -> Arc<Engine> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.engine");
+    builder::build(source, &path, options, &mut |_, _| ControlFlow::Continue(())).expect("the engine builds");
+    Arc::new(Engine::open(&path, LoadMode::Read, &mut |_| ControlFlow::Continue(())).expect("the engine opens"))
 }
 
 /// The tiny model's engine as a file in `folder`.
@@ -35,14 +45,6 @@ pub fn engine_file(folder: &Path, precision: Precision) -> PathBuf {
     let source = Source::Checkpoint(tests_path("models/tiny"));
     builder::build(&source, &path, &options, &mut |_, _| ControlFlow::Continue(())).expect("the checkpoint builds");
     path
-}
-
-/// The engine of any source, built with any options.
-pub fn engine_of(source: &Source, options: &BuildOptions) -> Arc<Engine> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("model.engine");
-    builder::build(source, &path, options, &mut |_, _| ControlFlow::Continue(())).expect("the engine builds");
-    Arc::new(Engine::open(&path, LoadMode::Read, &mut |_| ControlFlow::Continue(())).expect("the engine opens"))
 }
 
 /// A session for one request of up to `tokens` tokens on `threads` threads.

@@ -5,36 +5,47 @@ use super::kernel::KernelSpec;
 use super::rowwise::{element, float};
 use super::target::CudaTarget;
 use super::work::{Attention, Operand};
-use crate::engine::{KvGroup, Plan};
+use crate::engine::Plan;
 use crate::types::{AttentionSpec, DType, Op, RopeSpec};
 
-/// Queries of a tile: tokens times the heads that share a kv head.
-const TILE_QUERIES: usize = 128;
-/// Most heads for one kv head that the decode kernel takes.
-pub(super) const MOST_GROUP: usize = 16;
+/// Most blocks that share the context of a (row, kv head).
+const MOST_SPLITS: usize = 32;
 
 /// Whether the tensor-core kernels take such heads.
-fn is_regular(spec: &AttentionSpec) -> bool {
-    spec.head_dim.is_multiple_of(32) && spec.head_dim <= 256 && spec.heads / spec.kv_heads.max(1) <= MOST_GROUP
+fn is_regular(spec: &AttentionSpec, rope: Option<RopeSpec>) -> bool {
+    matches!(spec.head_dim, 64 | 96 | 128 | 256)
+        && group(spec) <= 64
+        && rope.is_none_or(|rope| rope.rotary_dim.is_multiple_of(16))
+}
+
+/// Heads that share a kv head.
+fn group(spec: &AttentionSpec) -> usize {
+    (spec.heads / spec.kv_heads.max(1)).max(1)
+}
+
+/// Queries of a tile: tokens times the heads that share a kv head.
+fn tile_queries(head_dim: usize) -> usize {
+    if head_dim > 128 { 64 } else { 128 }
+}
+
+/// The attention steps of a plan.
+fn specs(plan: &Plan) -> impl Iterator<Item = (&AttentionSpec, Option<RopeSpec>)> {
+    plan.steps.iter().filter_map(|step| match &step.op {
+        Op::Attention(spec) => Some((spec, None)),
+        Op::FusedAttention { attention, rope } => Some((attention, *rope)),
+        _ => None,
+    })
 }
 
 /// Whether every row of a step is cut into tiles: there is no kernel for rows of one token, or it must not be used.
 pub(super) fn tiles_only(plan: &Plan) -> bool {
-    let irregular = |step: &crate::engine::Step| match &step.op {
-        Op::Attention(spec) | Op::FusedAttention { attention: spec, .. } => !is_regular(spec),
-        _ => false,
-    };
-    plan.invariant || plan.steps.iter().any(irregular)
+    plan.invariant || specs(plan).any(|(spec, rope)| !is_regular(spec, rope))
 }
 
 /// Tokens of a query tile, one figure for all layers of a plan.
 pub(super) fn tile_tokens(plan: &Plan) -> usize {
-    let group = |step: &crate::engine::Step| match &step.op {
-        Op::Attention(spec) | Op::FusedAttention { attention: spec, .. } => Some(spec.heads / spec.kv_heads.max(1)),
-        _ => None,
-    };
-    let most = plan.steps.iter().filter_map(group).max().unwrap_or(1);
-    (TILE_QUERIES / most.max(1)).max(1)
+    let tokens = |(spec, _): (&AttentionSpec, _)| tile_queries(spec.head_dim) / group(spec);
+    specs(plan).map(tokens).min().unwrap_or(1).max(1)
 }
 
 /// The attention kernels of one work.
@@ -80,16 +91,21 @@ impl Attend<'_> {
             Arg::Input(Input::Slots(spec.group)),
             Arg::Count(Count::Tokens),
         ];
-        let spec = self.spec("attention/append.cu", "append", spec, rope);
-        Call::new(spec, 256, Grid::X { per: 1, y: 1 }, Count::Tokens, args)
+        let each = (spec.kv_heads * spec.head_dim / 8) as u32;
+        let (source, grid) = match is_regular(spec, rope) {
+            true => ("attention/append.cu", Grid::Threads { each }),
+            false => ("attention/generic_append.cu", Grid::X { per: 1, y: 1 }),
+        };
+        Call::new(self.spec(source, "append", spec, rope), 256, grid, Count::Tokens, args)
     }
 
     fn decode(&self, attention: &Attention, tokens: usize) -> Call {
         let spec = &attention.spec;
-        let group = spec.heads / spec.kv_heads;
+        let most = if group(spec) > 8 && spec.head_dim <= 128 { 16 } else { 8 };
+        let heads = group(spec).min(most);
+        let parts = spec.kv_heads * group(spec).div_ceil(heads);
         // Two blocks for every multiprocessor when all rows are there.
-        let blocks = tokens.max(1) * spec.kv_heads;
-        let splits = (2 * self.target.multiprocessors / blocks.max(1)).clamp(1, 32);
+        let splits = (2 * self.target.multiprocessors / (tokens.max(1) * parts)).clamp(1, MOST_SPLITS);
         let (k, v) = attention.kv.map_or((None, None), |(k, v)| (Some(k), Some(v)));
         let stride = |operand: Option<Operand>| Arg::U32(operand.map_or(0, |operand| operand.stride as u32));
         let buffer = |operand: Option<Operand>| operand.map_or(Arg::Null, Arg::Buffer);
@@ -109,14 +125,14 @@ impl Attend<'_> {
             Arg::Shared(Shared::Counters),
             Arg::Count(Count::DecodeRows),
         ];
-        let partial = tokens * spec.kv_heads * splits * group * (spec.head_dim + 2) * 4;
+        let partial = tokens * parts * splits * heads * (spec.head_dim + 2) * 4;
         let kernel = self.spec("attention/decode.cu", "decode", spec, attention.rope).define("SPLITS", splits);
-        let grid = Grid::Z { x: splits as u32, y: spec.kv_heads as u32 };
-        Call::new(kernel, 128, grid, Count::DecodeRows, args).split(partial, tokens * spec.kv_heads)
+        let grid = Grid::Z { x: splits as u32, y: parts as u32 };
+        Call::new(kernel, 128, grid, Count::DecodeRows, args).split(partial, tokens * parts)
     }
 
     fn prefill(&self, attention: &Attention) -> Call {
-        let spec = &attention.spec;
+        let (spec, rope) = (&attention.spec, attention.rope);
         let args = vec![
             Arg::Buffer(attention.out),
             Arg::Buffer(attention.q),
@@ -128,13 +144,25 @@ impl Attend<'_> {
             Arg::Input(Input::Tiles),
             Arg::Count(Count::Tiles),
         ];
-        let (source, entry, shared) = match is_regular(spec) {
-            true => ("attention/prefill.cu", "prefill", 8 * spec.head_dim * if spec.head_dim > 128 { 32 } else { 64 }),
-            false => ("attention/generic.cu", "attend", 0),
+        let kv_heads = spec.kv_heads as u32;
+        if !is_regular(spec, rope) {
+            let kernel = self.spec("attention/generic.cu", "attend", spec, rope);
+            let kernel = kernel.define("Q_TOKENS", tile_tokens(self.plan));
+            return Call::new(kernel, 256, Grid::X { per: 1, y: kv_heads }, Count::Tiles, args);
+        }
+        let (d, e4m3) = (spec.head_dim, self.plan.kv_groups[spec.group].dtype == DType::E4M3);
+        let warpgroups = self.target.arch.has_wgmma() && !self.target.invariant && matches!(d, 64 | 128);
+        let (source, block, shared) = match warpgroups {
+            // 128 queries, steps of 128 keys.
+            true => ("attention/prefill_wgmma.cu", 384, 128 * d * 2 + 128 * d * if e4m3 { 10 } else { 8 } + 1024),
+            false => {
+                let keys = if d > 128 { 32 } else { 64 };
+                let shared = tile_queries(d) * d * 2 + keys * d * if e4m3 { 6 } else { 8 };
+                ("attention/prefill.cu", 128, shared)
+            }
         };
-        let kernel = self.spec(source, entry, spec, attention.rope).define("Q_TOKENS", tile_tokens(self.plan));
-        let grid = Grid::X { per: 1, y: spec.kv_heads as u32 };
-        Call::new(kernel, 256, grid, Count::Tiles, args).shared(shared as u32)
+        let kernel = self.spec(source, "prefill", spec, rope);
+        Call::new(kernel, block, Grid::Rows { x: kv_heads }, Count::Tiles, args).shared(shared as u32)
     }
 
     fn spec(
@@ -144,7 +172,7 @@ impl Attend<'_> {
         spec: &AttentionSpec,
         rope: Option<RopeSpec>,
     ) -> KernelSpec {
-        let group: &KvGroup = &self.plan.kv_groups[spec.group];
+        let group = &self.plan.kv_groups[spec.group];
         element(KernelSpec::new(source, entry), self.half)
             .define("HEADS", spec.heads)
             .define("KV_HEADS", spec.kv_heads)

@@ -24,6 +24,14 @@ pub(super) enum Grid {
         per: u32,
         y: u32,
     },
+    /// `(ceil(n * each / 256), 1, 1)`
+    Threads {
+        each: u32,
+    },
+    /// `(x, n, 1)`
+    Rows {
+        x: u32,
+    },
     /// `(x, ceil(n / per), 1)`
     Y {
         x: u32,
@@ -48,6 +56,8 @@ impl Grid {
         match self {
             Grid::Fixed(grid) => grid,
             Grid::X { per, y } => [n.div_ceil(per), y, 1],
+            Grid::Threads { each } => [(n * each).div_ceil(256), 1, 1],
+            Grid::Rows { x } => [x, n, 1],
             Grid::Y { x, per } => [x, n.div_ceil(per), 1],
             Grid::Z { x, y } => [x, y, n],
             Grid::Persistent { per, tiles, most } => [(n.div_ceil(per) * tiles).min(most), 1, 1],

@@ -55,7 +55,8 @@ fn sizes(most: usize) -> Vec<usize> {
 fn class(plan: &Plan, limits: &Limits, target: &CudaTarget, tokens: usize) -> Class {
     let few = tokens <= MOST_STREAMED && !target.invariant;
     let quantise = !few && !target.invariant && target.arch.has_wgmma();
-    let works = Works::new(plan, Choice { norm_prologue: few, quantise });
+    // A norm for each block costs more than a kernel of its own from about eight rows on.
+    let works = Works::new(plan, Choice { norm_prologue: tokens <= 4 && few, quantise });
     let workspace = Workspace::new(&works, limits);
     let calls = works.works.iter().flat_map(|work| calls(plan, limits, target, work, tokens)).collect();
     let sampling = sample::calls(works.logits);

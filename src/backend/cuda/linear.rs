@@ -6,13 +6,13 @@ use super::kernel::KernelSpec;
 use super::rowwise::{element, float};
 use super::target::CudaTarget;
 use super::work::{Linear, Operand};
-use crate::engine::{Plan, Rows, WeightSpec};
+use crate::engine::{Granularity, Plan, Rows, WeightSpec};
 use crate::types::{Activation, DType};
 
-/// Elements of `x` that a streaming block keeps in shared memory; more of them travel beside the weights.
-const X_RESIDENT: usize = 16 << 10;
+/// Bytes of weights that a block of the streaming kernel asks for ahead: more would delay its activations.
+const IN_FLIGHT: usize = 32 << 10;
 /// Shared memory that a block loses to the system.
-const RESERVED: usize = 2 << 10;
+const RESERVED: usize = 1 << 10;
 /// Most rows that the streaming kernel takes.
 pub(super) const MOST_STREAMED: usize = 16;
 
@@ -67,6 +67,10 @@ impl<'a> Layer<'a> {
         self.linear.weights.len() == 2
     }
 
+    fn has_block_scales(&self) -> bool {
+        self.weight.scale.as_ref().is_some_and(|scale| scale.granularity == Granularity::Block)
+    }
+
     fn is_e4m3(&self) -> bool {
         self.weight.dtype == DType::E4M3
     }
@@ -87,16 +91,24 @@ impl<'a> Layer<'a> {
         if hopper { self.wgmma(rows) } else { mma(rows, target.invariant) }
     }
 
-    /// As many stages as let exactly two blocks share a multiprocessor.
+    /// Two blocks to a multiprocessor where the activations leave room for four stages; else the activations travel too, and
+    /// for sixteen rows one block with wide tiles reads them half as often.
     fn gemv(&self, target: &CudaTarget, rows: usize) -> Tactic {
-        let streams_x = self.linear.norm.is_none() && rows * self.k > X_RESIDENT;
-        let (tiles, chunk) = (1, 1024);
-        let room = target.shared_bytes / 2 - RESERVED;
-        let stages = (2..=6).rev().find(|stages| self.gemv_shared(rows, tiles, chunk, *stages, streams_x) <= room);
-        match stages {
-            Some(stages) => Tactic::Gemv { rows, tiles, chunk, stages, streams_x },
-            None => mma(rows, false),
-        }
+        let pair = target.shared_bytes / 2 - RESERVED;
+        let whole = target.shared_bytes - RESERVED;
+        let plan = |tiles: usize, chunk: usize, streams_x: bool, room: usize| {
+            let fits = |stages: &usize| self.gemv_shared(rows, tiles, chunk, *stages, streams_x) <= room;
+            let stages = (1..=6).rev().find(fits)?;
+            Some(Tactic::Gemv { rows, tiles, chunk, stages, streams_x })
+        };
+        let deep = |tactic: &Tactic| matches!(tactic, Tactic::Gemv { stages: 4.., .. });
+        let normed = self.linear.norm.is_some();
+        plan(1, 1024, false, pair)
+            .filter(deep)
+            .or_else(|| if normed { plan(1, 512, false, pair).filter(deep) } else { None })
+            .or_else(|| if normed { plan(1, 1024, false, whole) } else { None })
+            .or_else(|| if rows == 16 { plan(2, 1024, true, whole) } else { plan(1, 1024, true, pair) })
+            .unwrap_or(mma(rows, false))
     }
 
     /// Shared memory of the streaming kernel, as its source lays it out.
@@ -119,8 +131,10 @@ impl<'a> Layer<'a> {
             Tactic::Generic => self.plain(target, "linear/generic.cu", count, self.generic_grid(), 256, 0),
             Tactic::Gemv { rows, tiles, chunk, stages, streams_x } => {
                 let outputs = if self.gated() { 8 } else { 16 } * tiles;
-                let blocks = self.n.div_ceil(outputs).min(2 * target.multiprocessors);
                 let shared = self.gemv_shared(rows, tiles, chunk, stages, streams_x);
+                let resident = if shared <= target.shared_bytes / 2 - RESERVED { 2 } else { 1 };
+                let blocks = self.n.div_ceil(outputs).min(resident * target.multiprocessors);
+                let limit = (IN_FLIGHT / (16 * tiles * chunk)).max(if tiles == 2 { 3 } else { 1 }).min(stages);
                 let mut call =
                     self.plain(target, "linear/gemv.cu", count, Grid::Fixed([blocks as u32, 1, 1]), 288, shared as u32);
                 call.spec = call
@@ -129,6 +143,7 @@ impl<'a> Layer<'a> {
                     .define("TILES", tiles)
                     .define("CHUNK", chunk)
                     .define("STAGES", stages)
+                    .define("LIMIT", limit)
                     .define_if(streams_x, "X_STREAM", "");
                 call
             }
@@ -265,6 +280,7 @@ impl<'a> Layer<'a> {
             .define("K", self.k)
             .define("ACTIVATION", activation_number(linear.activation))
             .define_if(self.is_e4m3(), "WEIGHT_E4M3", "")
+            .define_if(self.has_block_scales(), "SCALE_BLOCK", "")
             .define_if(linear.out.dtype == DType::F32, "OUTPUT_F32", "")
             .define_if(!linear.biases.is_empty(), "BIAS", "")
             .define_if(self.gated(), "GATED", "")

@@ -1,7 +1,12 @@
-"""linear/gemv.cu against f64, and with --time its bandwidth: shape by shape and as Llama-3.1-8B's chain of 129 layers."""
+"""linear/gemv.cu against f64, and with --time its bandwidth: shape by shape and as Llama-3.1-8B's chain of 129 layers.
+
+--time-only skips the checks, --compile-only needs no GPU. In the environment, as JSON: ROWS, the row counts to time;
+TRIALS, [[rows, is e4m3, {tuning macros, "budget", "most", "blocks"}], ...] to time beside the defaults.
+"""
 
 import concurrent.futures
 import itertools
+import json
 import multiprocessing
 import os
 import pathlib
@@ -51,9 +56,10 @@ def plan(d, **forced):
     if "NORM" in d:
         t = with_stages(PAIR, CHUNK=512)
         return t if t["STAGES"] >= 4 else with_stages(SINGLE)
-    if d["ROWS"] <= 4:
-        return with_stages(PAIR, X_STREAM=None)
-    return with_stages(PAIR, X_STREAM=None, TILES=2, CHUNK=512)
+    if d["ROWS"] == 16:
+        # One block per multiprocessor: x crosses from L2 once for 32 weight rows.
+        return {**with_stages(SINGLE, TILES=2, X_STREAM=None), "LIMIT": 3}
+    return with_stages(PAIR, X_STREAM=None)
 
 
 def units(d):
@@ -85,7 +91,8 @@ class Kernels:
         return self.functions[key]
 
     def run(self, gpu, d, args, pdl=False):
-        blocks = min(units(d), d.get("blocks", 2) * gpu.torch.cuda.get_device_properties(0).multi_processor_count)
+        each = d.get("blocks", 2 if shared_bytes(d) <= PAIR else 1)
+        blocks = min(units(d), each * gpu.torch.cuda.get_device_properties(0).multi_processor_count)
         gpu.launch(self.get(gpu, d), blocks, 288, args, shared_bytes(d), pdl=pdl)
 
 
@@ -246,9 +253,11 @@ extern "C" __global__ void __launch_bounds__(1024) read_only(const uint4 *source
 SHAPES = {"qkv": (6144, 4096), "o": (4096, 4096), "gate-up": (14336, 4096), "down": (4096, 14336), "head": (128256, 4096)}
 
 
-def layer(name, capacity, e4m3, **forced):
+def layer(name, capacity, e4m3, fused=False, **forced):
     n, k = SHAPES[name]
     d = {"N": n, "K": k, "ROWS": capacity}
+    if fused:
+        d.update({"RESIDUAL": None} if name in ("o", "down") else {"NORM": None, "NORM_EPS": "1e-5f"})
     if name == "gate-up":
         d.update(GATED=None, ACTIVATION=1)
     if name == "head":
@@ -258,11 +267,11 @@ def layer(name, capacity, e4m3, **forced):
     return plan(d, **forced)
 
 
-def chain_plan(capacity, e4m3, forced=None):
-    """`forced`: tuning of every shape (a dict), or of some by name."""
+def chain_plan(capacity, e4m3, forced=None, fused=False):
+    """`forced`: tuning of every shape (a dict), or of some by name. `fused`: with norms and residuals, as the engine runs it."""
     forced = forced or {}
     by_name = forced if set(forced) & set(SHAPES) else {name: forced for name in SHAPES}
-    return {name: layer(name, capacity, e4m3, **by_name.get(name, {})) for name in SHAPES}
+    return {name: layer(name, capacity, e4m3, fused, **by_name.get(name, {})) for name in SHAPES}
 
 
 class Chain:
@@ -284,6 +293,7 @@ class Chain:
         new = lambda n: torch.randn(16, n, device="cuda").bfloat16()
         self.x, self.qkv, self.o, self.h = new(4096), new(6144), new(4096), new(14336)
         self.logits = torch.zeros(16, 128256, device="cuda")
+        self.hidden, self.gain = torch.randn(16, 4096, device="cuda"), torch.ones(4096, device="cuda")
 
     def run(self, kernels, plans, name, e4m3, i, rows, pdl):
         w = self.layers[e4m3][i % 32]
@@ -292,7 +302,12 @@ class Chain:
             "down": (self.x, self.h, "down", None), "head": (self.logits, self.x, None, None)}[name]
         weight, scale = (self.head, None) if name == "head" else w[first]
         weight2, scale2 = w[second] if second else (None, None)
-        args = [out, x, weight, weight2, scale, scale2, None, None, None, None, ("u32", rows), ("u32", x.shape[1])]
+        residual, gain = None, None
+        if "NORM" in plans[name]:
+            x, gain = self.hidden, self.gain
+        if "RESIDUAL" in plans[name]:
+            out = residual = self.hidden
+        args = [out, x, weight, weight2, scale, scale2, None, None, residual, gain, ("u32", rows), ("u32", x.shape[1])]
         kernels.run(self.gpu, plans[name], args, pdl)
 
     def step_us(self, kernels, plans, e4m3, rows, pdl, replays=10):
@@ -328,23 +343,22 @@ def time_all(gpu, kernels, rows_listed, trials):
     count = chain.head.numel() // 8
     rate = 1e-3 * chain.head.numel() * 2 / launch.median_us(torch, lambda: gpu.launch(read, multiprocessors * 2, 1024, [chain.head, flag, ("u64", count)]))
     print(f"{torch.cuda.get_device_name()}: read-only {rate:.0f} GB/s", flush=True)
+    for e4m3, rows in itertools.product((False, True), rows_listed):
+        plans = chain_plan(rows, e4m3)
+        times = [chain.step_us(kernels, plans, e4m3, rows, pdl) for pdl in (False, True)]
+        floor = step_bytes(e4m3) / rate * 1e-3
+        fused = chain.step_us(kernels, chain_plan(rows, e4m3, fused=True), e4m3, rows, True)
+        print(f"chain M={rows} {'fp8' if e4m3 else 'bf16'}: {times[0]:.0f} us, with PDL {times[1]:.0f}, floor {floor:.0f} ({floor / times[1] * 100:.1f} %), and with norms and residuals {fused:.0f}", flush=True)
+        for name, (n, k) in SHAPES.items():
+            size = n * k * (2 if name == "gate-up" else 1) * (1 if e4m3 and name != "head" else 2)
+            plain, pdl = (chain.shape_us(kernels, plans, name, e4m3, rows, p) for p in (False, True))
+            print(f"  {name:8} {plain:7.2f} us {size / plain * 1e-3:5.0f} GB/s   with PDL {pdl:7.2f} us {size / pdl * 1e-3:5.0f} GB/s", flush=True)
     for rows, e4m3, tuning in trials:
         plans = chain_plan(rows, e4m3, tuning)
         step = chain.step_us(kernels, plans, e4m3, rows, True, 6)
         each = [chain.shape_us(kernels, plans, name, e4m3, rows, True) for name in SHAPES]
         stages = [plans[name]["STAGES"] for name in SHAPES]
         print(f"M={rows} {'fp8 ' if e4m3 else 'bf16'} {step:6.0f} / {step_bytes(e4m3) / rate * 1e-3:.0f} us", *(f"{u:6.2f}" for u in each), str(tuning).replace("'", "").replace(": None", ""), stages, flush=True)
-    if trials:
-        return
-    for e4m3, rows in itertools.product((False, True), rows_listed):
-        plans = chain_plan(rows, e4m3)
-        times = [chain.step_us(kernels, plans, e4m3, rows, pdl) for pdl in (False, True)]
-        floor = step_bytes(e4m3) / rate * 1e-3
-        print(f"chain M={rows} {'fp8' if e4m3 else 'bf16'}: {times[0]:.0f} us, with PDL {times[1]:.0f}, floor {floor:.0f} ({floor / times[1] * 100:.1f} %)", flush=True)
-        for name, (n, k) in SHAPES.items():
-            size = n * k * (2 if name == "gate-up" else 1) * (1 if e4m3 and name != "head" else 2)
-            plain, pdl = (chain.shape_us(kernels, plans, name, e4m3, rows, p) for p in (False, True))
-            print(f"  {name:8} {plain:7.2f} us {size / plain * 1e-3:5.0f} GB/s   with PDL {pdl:7.2f} us {size / pdl * 1e-3:5.0f} GB/s", flush=True)
 
 
 def main():
@@ -354,12 +368,12 @@ def main():
     timed, listed = "--time" in sys.argv, [] if "--time-only" in sys.argv else cases()
     timed = timed or "--time-only" in sys.argv
     independent = [] if not listed else [case(520, 4096, 8, 5), case(520, 4096, 16, 13, WEIGHT_E4M3=None), case(520, 14336, 16, 16, WEIGHT_E4M3=None, SCALE_BLOCK=None)]
-    rows_listed = (1, 4, 8, 16)
-    trials = eval(os.environ.get("TRIALS", "[]"))
+    rows_listed = json.loads(os.environ.get("ROWS", "[1, 4, 8, 16]"))
+    trials = json.loads(os.environ.get("TRIALS", "[]"))
     variants = [d for d, _ in listed + independent]
     extra = []
     if timed:
-        variants += [d for e, r in itertools.product((False, True), [] if trials else rows_listed) for d in chain_plan(r, e).values()]
+        variants += [d for e, r, f in itertools.product((False, True), rows_listed, (False, True)) for d in chain_plan(r, e, fused=f).values()]
         variants += [d for r, e, t in trials for d in chain_plan(r, e, t).values()]
         path = pathlib.Path(tempfile.mkdtemp()) / "read_only.cu"
         path.write_text(READ_ONLY)
