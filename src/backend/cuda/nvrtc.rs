@@ -90,7 +90,8 @@ pub(super) fn in_parallel<T: Sync, R: Send>(
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
-fn compile_text(text: &str, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
+/// As [`compile`], for a text that the library does not carry.
+pub(super) fn compile_text(text: &str, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
     let nvrtc = nvrtc()?;
     let program = nvrtc.create(text, spec)?;
     let defines = spec.defines.iter().map(|(name, value)| match value.as_str() {
@@ -308,6 +309,7 @@ mod tests {
 
     const HOPPER: Arch = Arch { major: 9, minor: 0 };
     const SPEC: KernelSpec = KernelSpec { source: "test.cu", entry: "scale", defines: Vec::new() };
+    const ARCHS: [&str; 6] = ["80", "87", "89", "90a", "100a", "120a"];
     const TEXT: &str = r#"
         #include "common/ptx.cuh"
         extern "C" __global__ void scale(float *x) { pdl_wait(); x[threadIdx.x] *= FACTOR; }
@@ -320,10 +322,22 @@ mod tests {
         }
         assert!(version().unwrap() >= (12, 0));
         let spec = SPEC.define("FACTOR", 3).define("ELEMENT_F16", "");
-        for arch in ["80", "89", "90a", "100a", "120a"] {
+        for arch in ARCHS {
             let cubin = compile_text(TEXT, &spec, arch.parse().unwrap()).unwrap();
             assert_eq!(&cubin[..4], b"\x7fELF", "{arch}");
-            assert!(super::super::launch::image(&cubin, "scale").is_ok(), "{arch}");
+        }
+    }
+
+    #[test]
+    fn common_headers_compile_alone_for_each_arch() {
+        if !is_here() {
+            return;
+        }
+        for arch in ARCHS {
+            for (header, _) in sources::headers().filter(|(header, _)| header.starts_with("common/")) {
+                let text = format!("#include \"{header}\"\nextern \"C\" __global__ void scale() {{}}");
+                compile_text(&text, &SPEC, arch.parse().unwrap()).unwrap_or_else(|error| panic!("{header}: {error}"));
+            }
         }
     }
 

@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUresult};
 
-use super::driver::{Arch, DeviceInfo};
+use super::super::driver::{Arch, DeviceInfo};
+use super::super::library::Library;
 use super::fault::Fault;
-use super::library::Library;
 use crate::error::{Error, Result};
 
 /// Older drivers lack functions that the bindings would panic for.

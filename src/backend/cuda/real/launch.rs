@@ -5,11 +5,11 @@ use std::ptr::null_mut;
 
 use cudarc::driver::sys::{self, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUresult, CUstream};
 
-use super::driver::{Arch, Launch};
+use super::super::driver::{Arch, Launch};
 use crate::error::{Error, Result};
 
 /// The most arguments of a kernel: their pointers lie on the stack, so that a launch allocates nothing.
-pub(super) const MOST_ARGUMENTS: usize = 32;
+pub(in super::super) const MOST_ARGUMENTS: usize = 32;
 
 /// Puts a launch into the stream. A dependent launch is an ordinary one where the device knows no other.
 ///
@@ -107,7 +107,7 @@ pub(super) fn naming(error: Error, what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::driver::{Argument, Function};
+    use super::super::super::driver::{Argument, Function};
     use super::*;
     use crate::error::Status;
 

@@ -1,193 +1,16 @@
-//! The driver of a real device: its primary context and one stream of our own in it.
+//! The trait's calls, one driver call each with its result checked.
 
-use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
-use cudarc::driver::sys::{self, CUcontext, CUdevice, CUresult, CUstream, CUstreamCaptureMode};
-use parking_lot::Mutex;
+use cudarc::driver::sys::{self, CUresult, CUstreamCaptureMode};
 
-use super::driver::{
+use super::super::driver::{
     Address, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Module, TensorMap,
 };
-use super::fault::Fault;
-use super::launch;
-use super::probe;
+use super::{Loaded, RealDriver, launch};
 use crate::error::{Error, Result};
-
-/// A real device. Dropping it waits for its stream and gives back whatever was not released.
-pub struct RealDriver {
-    info: DeviceInfo,
-    /// The device as errors name it.
-    label: String,
-    device: CUdevice,
-    context: CUcontext,
-    stream: CUstream,
-    /// Why the device is gone, once it is. Its context answers nothing any more; what lives in it ends with the context.
-    lost: OnceLock<Error>,
-    capturing: AtomicBool,
-    live: Mutex<Live>,
-}
-
-/// Everything not given back yet.
-#[derive(Default)]
-struct Live {
-    memory: HashSet<Address>,
-    pinned: HashSet<usize>,
-    modules: HashSet<u64>,
-    /// Names, for errors, and the module of each.
-    functions: HashMap<u64, (u64, String)>,
-    graphs: HashSet<u64>,
-    events: HashSet<u64>,
-}
-
-// SAFETY: the handles inside are the driver API's, which may be used from any thread; each call makes the context current.
-unsafe impl Send for RealDriver {}
-// SAFETY: as above; our own state is behind locks.
-unsafe impl Sync for RealDriver {}
-
-/// The context is current on this thread while this lives; what was current before returns then, as programs that use
-/// CUDA themselves expect.
-struct Entered {
-    pushed: bool,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        if self.pushed {
-            let mut context = null_mut();
-            // SAFETY: pops what `enter` pushed on this thread.
-            unsafe { sys::cuCtxPopCurrent_v2(&raw mut context) };
-        }
-    }
-}
-
-impl RealDriver {
-    /// Opens the device with this index and gives it a stream.
-    ///
-    /// # Errors
-    /// `DeviceUnavailable` naming what is missing: the library, the driver, the device, its capability.
-    pub fn open(index: usize) -> Result<Arc<dyn Driver>> {
-        let (device, info) = probe::device(index)?;
-        let label = format!("{} ({})", probe::label(index), info.name);
-        let mut context = null_mut();
-        // SAFETY: `device` is one of the initialised driver's.
-        let retained = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, device) };
-        if retained != CUresult::CUDA_SUCCESS {
-            let why = format!("its context cannot be opened: {}", probe::name_of(retained));
-            return Err(Error::DeviceUnavailable { what: label, why });
-        }
-        let mut driver = Self {
-            info,
-            label,
-            device,
-            context,
-            stream: null_mut(),
-            lost: OnceLock::new(),
-            capturing: AtomicBool::new(false),
-            live: Mutex::default(),
-        };
-        driver.stream = driver.new_stream()?;
-        Ok(Arc::new(driver))
-    }
-
-    fn new_stream(&self) -> Result<CUstream> {
-        let _context = self.enter()?;
-        let mut stream = null_mut();
-        let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
-        // SAFETY: the context is current.
-        self.check(unsafe { sys::cuStreamCreate(&raw mut stream, flags) }, "cuStreamCreate")?;
-        Ok(stream)
-    }
-
-    /// Makes the context current; fails with the loss of a lost device.
-    fn enter(&self) -> Result<Entered> {
-        if let Some(lost) = self.lost.get() {
-            return Err(lost.clone());
-        }
-        let mut current = null_mut();
-        // SAFETY: the driver is initialised.
-        if unsafe { sys::cuCtxGetCurrent(&raw mut current) } == CUresult::CUDA_SUCCESS && current == self.context {
-            return Ok(Entered { pushed: false });
-        }
-        // SAFETY: the context is retained until drop.
-        self.check(unsafe { sys::cuCtxPushCurrent_v2(self.context) }, "cuCtxPushCurrent")?;
-        Ok(Entered { pushed: true })
-    }
-
-    /// The error of a failed call; the loss of the device is remembered.
-    fn check(&self, result: CUresult, call: &str) -> Result<()> {
-        if result == CUresult::CUDA_SUCCESS {
-            return Ok(());
-        }
-        let error = Fault { code: result as u32, name: &probe::name_of(result), call }.error(&self.label);
-        match error {
-            Error::DeviceLost { .. } => Err(self.lost.get_or_init(|| error).clone()),
-            other => Err(other),
-        }
-    }
-
-    /// As [`RealDriver::check`] for memory: needed and free bytes are told.
-    fn check_memory(&self, result: CUresult, call: &str, what: &str, bytes: usize, kind: &str) -> Result<()> {
-        self.check(result, call).map_err(|error| match error {
-            Error::OutOfMemory { .. } => {
-                let free = self.free_bytes().map_or("an unknown number of".into(), |free| free.to_string());
-                let why = format!("{bytes} bytes of {kind} are needed, {free} bytes are free on {}", self.label);
-                Error::OutOfMemory { what: what.into(), why }
-            }
-            other => other,
-        })
-    }
-
-    /// Runs a release; on a lost device it is left to the context's end.
-    fn give_back(&self, call: &str, release: impl FnOnce() -> CUresult) {
-        let Ok(_context) = self.enter() else { return };
-        // A thread that captures may not free in its mode, but must when it gives up halfway.
-        let mut mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        let relaxed = self.capturing.load(Ordering::Relaxed);
-        if relaxed {
-            // SAFETY: swaps this thread's mode with `mode`.
-            unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
-        }
-        // A loss is remembered and told by the next call that can fail.
-        let _ = self.check(release(), call);
-        if relaxed {
-            // SAFETY: as above, back again.
-            unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
-        }
-    }
-
-    /// Asks until the answer is not "not ready". Blocking waits of the driver wake tens of microseconds late, which a
-    /// decode step of a few milliseconds notices: short waits spin, longer ones let other threads run in between, and
-    /// only waits that are long anyhow sleep.
-    fn poll(&self, call: &str, query: impl Fn() -> CUresult) -> Result<()> {
-        const SPIN: Duration = Duration::from_micros(50);
-        const YIELD: Duration = Duration::from_millis(10);
-        const SLEEP: Duration = Duration::from_micros(50);
-        let start = Instant::now();
-        loop {
-            match query() {
-                CUresult::CUDA_ERROR_NOT_READY => {}
-                other => return self.check(other, call),
-            }
-            match start.elapsed() {
-                waited if waited < SPIN => (0..32).for_each(|_| std::hint::spin_loop()),
-                waited if waited < YIELD => std::thread::yield_now(),
-                _ => std::thread::sleep(SLEEP),
-            }
-        }
-    }
-
-    fn live_event(&self, event: Event) -> Result<sys::CUevent> {
-        match self.live.lock().events.contains(&event.0) {
-            true => Ok(event.0 as sys::CUevent),
-            false => Err(Error::internal("event", "it was released or never made")),
-        }
-    }
-}
 
 impl Driver for RealDriver {
     fn info(&self) -> &DeviceInfo {
@@ -274,7 +97,7 @@ impl Driver for RealDriver {
 
     fn unload(&self, module: Module) {
         let mut live = self.live.lock();
-        live.functions.retain(|_, (of, _)| *of != module.0);
+        live.functions.retain(|_, function| function.module != module.0);
         if live.modules.remove(&module.0) {
             drop(live);
             // SAFETY: it was loaded here and is unloaded once.
@@ -298,11 +121,13 @@ impl Driver for RealDriver {
         // SAFETY: the module is loaded, and the lock keeps it so; `name` is NUL-terminated.
         let result = unsafe { sys::cuModuleGetFunction(&raw mut function, module.0 as sys::CUmodule, name.as_ptr()) };
         self.check(result, "cuModuleGetFunction").map_err(|error| launch::naming(error, entry))?;
+        // The function is the same at every call, and nobody's allowance may shrink.
+        let shared = live.functions.get(&(function as u64)).map_or(shared, |known| known.shared.max(shared));
         let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the function is one of a loaded module.
         let result = unsafe { sys::cuFuncSetAttribute(function, most, shared as c_int) };
         self.check(result, "cuFuncSetAttribute").map_err(|error| launch::naming(error, entry))?;
-        live.functions.insert(function as u64, (module.0, entry.into()));
+        live.functions.insert(function as u64, Loaded { module: module.0, name: entry.into(), shared });
         Ok(Function(function as u64))
     }
 
@@ -312,7 +137,8 @@ impl Driver for RealDriver {
         let result = unsafe { launch::launch(launch, self.stream, self.info.arch) }?;
         self.check(result, "cuLaunchKernelEx").map_err(|error| {
             let live = self.live.lock();
-            launch::naming(error, live.functions.get(&launch.function.0).map_or("a kernel", |(_, name)| name.as_str()))
+            let function = live.functions.get(&launch.function.0);
+            launch::naming(error, function.map_or("a kernel", |function| function.name.as_str()))
         })
     }
 
@@ -445,59 +271,5 @@ impl Driver for RealDriver {
         let _context = self.enter()?;
         // SAFETY: the stream is ours.
         self.poll("cuStreamQuery", || unsafe { sys::cuStreamQuery(self.stream) })
-    }
-}
-
-impl Drop for RealDriver {
-    fn drop(&mut self) {
-        self.end_stream();
-        // SAFETY: retained once in `open`. Of a lost device this is what gives everything back.
-        unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
-    }
-}
-
-impl RealDriver {
-    /// Waits for the stream and gives back what is still alive, then the stream itself.
-    fn end_stream(&mut self) {
-        if self.stream.is_null() {
-            return;
-        }
-        if *self.capturing.get_mut() {
-            // What was recorded is wanted by nobody.
-            let _ = self.end_capture();
-        }
-        // Of a lost device nothing below does anything; the loss was told where it was found.
-        let _ = self.synchronize();
-        let live = std::mem::take(self.live.get_mut());
-        let stream = self.stream;
-        // SAFETY: each handle was made by this driver, is still alive, and the stream that used it is empty.
-        unsafe {
-            live.graphs.iter().for_each(|&x| self.give_back("cuGraphExecDestroy", || sys::cuGraphExecDestroy(x as _)));
-            live.events.iter().for_each(|&x| self.give_back("cuEventDestroy", || sys::cuEventDestroy_v2(x as _)));
-            live.modules.iter().for_each(|&x| self.give_back("cuModuleUnload", || sys::cuModuleUnload(x as _)));
-            live.memory.iter().for_each(|&x| self.give_back("cuMemFree", || sys::cuMemFree_v2(x)));
-            live.pinned.iter().for_each(|&x| self.give_back("cuMemFreeHost", || sys::cuMemFreeHost(x as _)));
-            self.give_back("cuStreamDestroy", || sys::cuStreamDestroy_v2(stream));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Status;
-
-    #[test]
-    fn without_a_driver_the_error_says_what_is_missing() {
-        match RealDriver::open(1000) {
-            Ok(_) => panic!("no machine has a thousand devices"),
-            Err(error) => {
-                assert_eq!(error.status(), Status::DeviceUnavailable);
-                let text = error.to_string();
-                assert!(text.contains("cuda:1000"), "{text}");
-                let missing = ["libcuda.so.1 was not found", "finds no device", "no device 1000"];
-                assert!(missing.iter().any(|part| text.contains(part)), "{text}");
-            }
-        }
     }
 }
