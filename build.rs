@@ -1,19 +1,20 @@
-//! How the shared library is linked: its SONAME, and nothing undefined, unloadable or foreign in it. And the table of
-//! kernel sources that it carries.
+//! How the shared library is linked: its SONAME, and nothing undefined, unloadable or foreign in it. The sources of the
+//! CUDA kernels become a table of the library.
 
-use std::path::{Path, PathBuf};
+use std::fmt::Write;
+use std::path::Path;
+use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     embed_kernels();
-    link();
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+        link();
+    }
 }
 
 fn link() {
-    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
-        return;
-    }
-    let part = |name: &str| std::env::var(name).expect("cargo sets the version");
+    let part = |name: &str| env::var(name).expect("cargo sets the version");
     let (major, minor) = (part("CARGO_PKG_VERSION_MAJOR"), part("CARGO_PKG_VERSION_MINOR"));
     // Before 1.0 a minor version may break programs, afterwards only a major one.
     let soname = if major == "0" { format!("libtrtllm.so.0.{minor}") } else { format!("libtrtllm.so.{major}") };
@@ -26,33 +27,31 @@ fn link() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
 }
 
-/// Writes the table that `sources.rs` includes: path below `kernels/` and text of every source, ascending.
+/// Writes `KERNELS: &[(path, text)]`, sorted by path.
 fn embed_kernels() {
     println!("cargo::rerun-if-changed=kernels");
-    let folder = |name: &str| PathBuf::from(std::env::var_os(name).expect("cargo tells the folder"));
-    let kernels = folder("CARGO_MANIFEST_DIR").join("kernels");
+    let root = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("kernels");
     let mut paths = Vec::new();
-    find_sources(&kernels, &mut paths);
-    let mut entries: Vec<_> = paths.iter().map(|path| (relative(path, &kernels), path)).collect();
-    entries.sort();
-    let rows: String =
-        entries.iter().map(|(name, path)| format!("    ({name:?}, include_str!({path:?})),\n")).collect();
-    let table = format!("static SOURCES: &[(&str, &str)] = &[\n{rows}];\n");
-    std::fs::write(folder("OUT_DIR").join("kernel_sources.rs"), table).expect("OUT_DIR can be written");
+    find(&root, &mut paths);
+    paths.sort();
+    let mut table = String::from("static KERNELS: &[(&str, &str)] = &[\n");
+    for path in paths {
+        let name = path.strip_prefix(&root).expect("found below the root").to_str().expect("kernel names are ASCII");
+        writeln!(table, "    ({name:?}, include_str!({path:?})),").expect("strings take writes");
+    }
+    table.push_str("];\n");
+    let out = Path::new(&env::var("OUT_DIR").expect("cargo sets it")).join("kernels.rs");
+    fs::write(out, table).expect("OUT_DIR can be written");
 }
 
-fn find_sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).expect("kernels/ is part of the source").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            find_sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "cu" || extension == "cuh") {
-            found.push(path);
+fn find(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(folder).expect("kernels/ can be read") {
+        let path = entry.expect("kernels/ can be read").path();
+        let source = path.extension().is_some_and(|extension| extension == "cu" || extension == "cuh");
+        match path.is_dir() {
+            true => find(&path, found),
+            false if source => found.push(path),
+            false => {}
         }
     }
-}
-
-fn relative(path: &Path, folder: &Path) -> String {
-    let path = path.strip_prefix(folder).expect("found below it");
-    path.to_str().expect("names of kernels are ASCII").replace('\\', "/")
 }

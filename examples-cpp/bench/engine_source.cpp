@@ -36,7 +36,12 @@ EngineSource::~EngineSource() {
 void EngineSource::build(const Options &options) {
     const bool terminal = isatty(STDERR_FILENO) != 0;
     trtllm::BuildConfig config;
+    config.target = options.target;
     config.precision = options.precision;
+    config.kv_precision = options.kv_precision;
+    config.head_precision = options.head_precision;
+    config.archs = options.archs.empty() ? nullptr : options.archs.c_str();
+    config.invariant = options.invariant;
     config.seed = options.seed;
     config.dummy_weights = options.source == Options::Source::dummy;
     path_ = options.out.empty() ? temporary_path() : options.out;

@@ -21,6 +21,10 @@ const char *precision_name(int32_t precision) {
             return "f32";
         case TRTLLM_PRECISION_BF16:
             return "bf16";
+        case TRTLLM_PRECISION_F16:
+            return "f16";
+        case TRTLLM_PRECISION_FP8:
+            return "fp8";
         default:
             return "unknown";
     }

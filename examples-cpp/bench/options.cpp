@@ -42,7 +42,15 @@ trtllm_precision precision(std::string_view name) {
     if (name == "auto") return TRTLLM_PRECISION_AUTO;
     if (name == "f32") return TRTLLM_PRECISION_F32;
     if (name == "bf16") return TRTLLM_PRECISION_BF16;
-    throw std::invalid_argument("is none of auto, f32, bf16: '" + std::string(name) + "'");
+    if (name == "f16") return TRTLLM_PRECISION_F16;
+    if (name == "fp8") return TRTLLM_PRECISION_FP8;
+    throw std::invalid_argument("is none of auto, f32, bf16, f16, fp8: '" + std::string(name) + "'");
+}
+
+trtllm_target target(std::string_view name) {
+    if (name == "cpu") return TRTLLM_TARGET_CPU;
+    if (name == "cuda") return TRTLLM_TARGET_CUDA;
+    throw std::invalid_argument("is neither cpu nor cuda: '" + std::string(name) + "'");
 }
 
 Setter source(Options::Source source) {
@@ -65,6 +73,10 @@ const std::map<std::string_view, Setter> &valued() {
         {"--dummy-weights", source(Options::Source::dummy)},
         {"--out", field(&Options::out, [](std::string_view text) { return std::string(text); })},
         {"--precision", field(&Options::precision, precision)},
+        {"--target", field(&Options::target, target)},
+        {"--kv-precision", field(&Options::kv_precision, precision)},
+        {"--head-precision", field(&Options::head_precision, precision)},
+        {"--archs", field(&Options::archs, [](std::string_view text) { return std::string(text); })},
         {"--isa", field(&Options::isa, [](std::string_view text) { return std::string(text); })},
         {"--threads", field(&Options::threads, number<std::uint32_t>)},
         {"--batch", field(&Options::batch, positive<std::uint32_t>)},
@@ -106,6 +118,8 @@ Options Options::parse(int argc, char **argv) {
             throughput = true;
         } else if (name == "--json") {
             options.json = true;
+        } else if (name == "--invariant") {
+            options.invariant = true;
         } else if (name == "--keep") {
             options.keep = true;
         } else {
@@ -131,7 +145,12 @@ const char *Options::usage() {
            "    --checkpoint DIR             is built first\n"
            "    --dummy-weights CONFIG.json  is built first, with random weights of that shape\n"
            "  build\n"
-           "    --precision auto|f32|bf16    default auto\n"
+           "    --target cpu|cuda            default cpu\n"
+           "    --precision auto|f32|bf16|f16|fp8    default auto\n"
+           "    --kv-precision auto|fp8      default auto: 16 bits\n"
+           "    --head-precision auto|fp8    default auto: 16 bits\n"
+           "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
+           "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
            "    --out FILE                   where to build; default a temporary file\n"
            "    --keep                       leave what was built at --out\n"
            "  executor\n"

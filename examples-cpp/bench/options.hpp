@@ -19,7 +19,12 @@ struct Options {
     bool throughput = true;
     bool json = false;
 
+    trtllm_target target = TRTLLM_TARGET_CPU;
     trtllm_precision precision = TRTLLM_PRECISION_AUTO;
+    trtllm_precision kv_precision = TRTLLM_PRECISION_AUTO;
+    trtllm_precision head_precision = TRTLLM_PRECISION_AUTO;
+    std::string archs;
+    bool invariant = false;
     std::string isa;
     std::uint32_t threads = 0;
     std::uint32_t batch = 0;

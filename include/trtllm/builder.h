@@ -35,8 +35,24 @@ typedef struct {
      * measuring shapes. Default 0.
      */
     int32_t dummy_weights;
+    /** A `trtllm_target`: what shall run the engine. Default CPU. */
+    int32_t target;
+    /** The KV cache: AUTO as the precision says, or FP8. Default AUTO. */
+    int32_t kv_precision;
+    /** The layer that makes the logits: AUTO for 16 bits, or FP8 in an FP8 engine. Default AUTO. */
+    int32_t head_precision;
+    /**
+     * 1: on a GPU too, the bits of a request's tokens and logits depend on nothing but itself (a CPU always keeps that), at
+     * some cost in speed. Default 0.
+     */
+    int32_t invariant;
     /** Must be 0. */
     int32_t reserved;
+    /**
+     * Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
+     * where there is none. Default NULL.
+     */
+    const char *archs;
 } trtllm_build_config;
 
 /** The defaults: `trtllm_build_config config = TRTLLM_BUILD_CONFIG_INIT;` */

@@ -44,6 +44,10 @@ enum trtllm_precision
     TRTLLM_PRECISION_F32 = 1,
     /** bfloat16. */
     TRTLLM_PRECISION_BF16 = 2,
+    /** IEEE half precision. */
+    TRTLLM_PRECISION_F16 = 3,
+    /** 8-bit weights (e4m3) with scales; everything else as BF16. */
+    TRTLLM_PRECISION_FP8 = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -61,6 +65,8 @@ enum trtllm_target
  {
     /** The host's processor. */
     TRTLLM_TARGET_CPU = 1,
+    /** An NVIDIA GPU. */
+    TRTLLM_TARGET_CUDA = 2,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -55,8 +55,8 @@ typedef struct {
     uint32_t threads;
     /** 1: cached blocks of equal prefixes are used again. Default 1. */
     int32_t prefix_reuse;
-    /** Must be 0. */
-    int32_t reserved;
+    /** Index of the GPU that runs a CUDA engine. Default 0. */
+    uint32_t device;
 } trtllm_executor_config;
 
 /** Counts of an executor since its creation, and its state as of its last step. */

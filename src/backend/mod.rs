@@ -1,8 +1,11 @@
 //! What runs plan steps: a [`Device`] allocates memory and prepares a [`Kernel`] for each step; launching all kernels
 //! in order is one forward pass. Backends see plan steps and addresses, never models.
 
+mod batch;
 pub mod cpu;
 pub mod cuda;
+
+pub use batch::{Adjustment, Batch, BatchRow, Change, Feed, SampleRow};
 
 use crate::engine::{Limits, Plan};
 use crate::error::Result;
@@ -30,42 +33,6 @@ pub struct Bindings {
     pub kv: Vec<Region>,
     /// Blocks in each group's pool.
     pub kv_blocks: usize,
-}
-
-/// One request's part of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchRow {
-    /// First token of the row in [`Batch::tokens`].
-    pub start: usize,
-    /// Tokens of the row in this step, at least 1.
-    pub len: usize,
-    /// Tokens of the request already in the cache; the row's first token has this position.
-    pub context: usize,
-}
-
-/// A packed step: rows of any length >= 1 side by side.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    pub tokens: Vec<u32>,
-    /// Position of each token in its request.
-    pub positions: Vec<u32>,
-    pub rows: Vec<BatchRow>,
-    /// Block ids; the table of row `r` in group `g` is `tables[table_starts[r*groups+g]..table_starts[r*groups+g+1]]`
-    /// and covers at least `context + len` tokens (entries that left a window may be any id).
-    pub tables: Vec<u32>,
-    /// `rows.len() * groups + 1` offsets into `tables`.
-    pub table_starts: Vec<usize>,
-    /// Indices into `tokens` whose logits are wanted, ascending.
-    pub logit_rows: Vec<u32>,
-}
-
-impl Batch {
-    /// The block table of `row` in `group` of `groups`.
-    #[must_use]
-    pub fn table(&self, row: usize, group: usize, groups: usize) -> &[u32] {
-        let at = row * groups + group;
-        &self.tables[self.table_starts[at]..self.table_starts[at + 1]]
-    }
 }
 
 /// A step made ready for its shapes and addresses.

@@ -5,10 +5,12 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::lower::{Lowered, lower};
-use super::pack::pack_weight;
+use super::kernels;
+use super::lower::{Arithmetic, Content, Lowered, lower};
+use super::pack::{pack_scales, pack_weight};
+use crate::backend::cuda::Arch;
 use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
-use crate::engine::{EngineWriter, ModelInfo, Precision, SectionKind, Text};
+use crate::engine::{EngineWriter, ModelInfo, Plan, Precision, SectionKind, Target, Text};
 use crate::error::{Error, Result};
 use crate::models;
 use crate::network::Graph;
@@ -27,8 +29,18 @@ pub enum Source {
 /// How to build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildOptions {
+    /// What shall run the engine; `None` is the CPU.
+    pub target: Option<Target>,
     /// `None`: bf16 for a checkpoint stored in 16 bits, else f32.
     pub precision: Option<Precision>,
+    /// Keep keys and values in e4m3.
+    pub kv_fp8: bool,
+    /// With fp8: the layer that makes the logits in e4m3 too.
+    pub head_fp8: bool,
+    /// On CUDA: a request's bits depend on nothing but itself.
+    pub invariant: bool,
+    /// Archs whose kernels go into a CUDA engine; none: that of the first device, or sm_90a without one.
+    pub archs: Vec<Arch>,
     /// Names of passes that shall not run.
     pub disabled_passes: Vec<String>,
     /// Most tokens of a request; `None` is what the model was made for, which is also the limit.
@@ -41,6 +53,7 @@ pub enum Phase {
     Read,
     Network,
     Passes,
+    Kernels,
     Weights,
     Write,
 }
@@ -51,6 +64,7 @@ impl fmt::Display for Phase {
             Phase::Read => "reading the checkpoint",
             Phase::Network => "building the network",
             Phase::Passes => "optimising",
+            Phase::Kernels => "compiling kernels",
             Phase::Weights => "packing weights",
             Phase::Write => "writing the engine",
         })
@@ -88,14 +102,35 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
     let lowered = lower_graph(&graph, &input, options)?;
     report(Phase::Passes, 1.0)?;
 
+    let kernels = match lowered.plan.target {
+        Target::Cpu => None,
+        Target::Cuda => {
+            report(Phase::Kernels, 0.0)?;
+            let kernels = kernels::compile(&lowered.plan, &options.archs)?;
+            report(Phase::Kernels, 1.0)?;
+            Some(kernels)
+        }
+    };
     let (writer, lowered) = pack_weights(lowered, &input, output, &mut |fraction| report(Phase::Weights, fraction))?;
 
     report(Phase::Write, 0.0)?;
     lowered.plan.validate().map_err(|error| Error::internal("builder", error.to_string()))?;
-    writer.finish(&lowered.plan, &input.texts())?;
+    let kernels = kernels.iter().map(|bytes| (SectionKind::Kernels, bytes.as_slice()));
+    writer.finish(&lowered.plan, &input.texts().into_iter().chain(kernels).collect::<Vec<_>>())?;
     // The file is there: a wish to cancel comes too late.
     let _ = report(Phase::Write, 1.0);
     Ok(())
+}
+
+/// The plan that [`build`] would make, without packing a weight: its checksums are empty.
+///
+/// # Errors
+/// As [`build`].
+pub fn plan(source: &Source, options: &BuildOptions) -> Result<Plan> {
+    let input = Input::open(source)?;
+    let mut graph = models::build(&input.config, &|name: &str| input.weights.shape(name))?;
+    passes::run(&mut graph, pass_set(options)?)?;
+    Ok(lower_graph(&graph, &input, options)?.plan)
 }
 
 fn pass_set(options: &BuildOptions) -> Result<PassSet> {
@@ -107,7 +142,28 @@ fn lower_graph(graph: &Graph, input: &Input, options: &BuildOptions) -> Result<L
         Some(DType::F16 | DType::BF16) => Precision::Bf16,
         _ => Precision::F32,
     });
-    lower(graph, model_info(&input.config, options)?, precision)
+    let mut lowered = lower(graph, model_info(&input.config, options)?, arithmetic(options, precision)?)?;
+    lowered.plan.invariant = options.invariant;
+    Ok(lowered)
+}
+
+fn arithmetic(options: &BuildOptions, precision: Precision) -> Result<Arithmetic> {
+    let target = options.target.unwrap_or(Target::Cpu);
+    if target == Target::Cuda && precision == Precision::F32 {
+        let why = "a CUDA engine computes in bf16, f16 or fp8: choose one";
+        return Err(Error::Unsupported { what: "precision f32 on CUDA".into(), why: why.into() });
+    }
+    if options.head_fp8 && precision != Precision::Fp8 {
+        return Err(Error::argument("head_precision", "an fp8 head needs an fp8 engine"));
+    }
+    let mut arithmetic = Arithmetic::new(target, precision);
+    if options.kv_fp8 {
+        arithmetic.kv = DType::E4M3;
+    }
+    if options.head_fp8 {
+        arithmetic.head = DType::E4M3;
+    }
+    Ok(arithmetic)
 }
 
 fn model_info(config: &ModelConfig, options: &BuildOptions) -> Result<ModelInfo> {
@@ -138,11 +194,17 @@ fn pack_weights(
     let total = lowered.plan.weights_bytes().max(1);
     let mut packed = 0;
     report(0.0)?;
-    for (spec, recipe) in lowered.plan.weights.iter_mut().zip(&lowered.recipes) {
-        pack_weight(&*input.weights, recipe, spec, &mut writer, &mut |bytes| {
-            packed += bytes;
-            report((packed as f32 / total as f32).min(1.0))
-        })?;
+    let mut scales = Vec::new();
+    for (spec, content) in lowered.plan.weights.iter_mut().zip(&lowered.contents) {
+        match content {
+            Content::RowScales => pack_scales(&scales, spec, &mut writer)?,
+            Content::Recipe(recipe) => {
+                scales = pack_weight(&*input.weights, recipe, spec, &mut writer, &mut |bytes| {
+                    packed += bytes;
+                    report((packed as f32 / total as f32).min(1.0))
+                })?;
+            }
+        }
     }
     report(1.0)?;
     Ok((writer, lowered))

@@ -4,27 +4,68 @@ use std::collections::HashMap;
 
 use super::memory::assign_slots;
 use crate::engine::{
-    KvGroup, ModelInfo, Output, Packing, Plan, Precision, Rows, Step, Target, Value, View, WeightSpec,
+    KvGroup, ModelInfo, Output, Packing, Plan, Precision, Rows, ScaleSpec, Step, Target, Value, View, WeightSpec,
 };
 use crate::error::{Error, Result};
 use crate::network::{Dim, Graph, LOGIT_ROWS, Node, Recipe, TOKENS, ValueId, WeightId};
 use crate::types::{DType, Op};
 
+/// What a plan computes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Arithmetic {
+    pub(super) target: Target,
+    pub(super) precision: Precision,
+    /// Of the KV cache.
+    pub(super) kv: DType,
+    /// Of the layer that makes the logits.
+    pub(super) head: DType,
+}
+
+impl Arithmetic {
+    /// The precision's own types: 16-bit caches and heads with 8-bit weights.
+    pub(super) fn new(target: Target, precision: Precision) -> Self {
+        let half = half(precision);
+        Self { target, precision, kv: half, head: half }
+    }
+
+    /// Of matrices that are multiplied.
+    fn matrix(self) -> DType {
+        if self.precision == Precision::Fp8 { DType::E4M3 } else { half(self.precision) }
+    }
+}
+
+/// The type of tables and caches.
+fn half(precision: Precision) -> DType {
+    match precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 | Precision::Fp8 => DType::BF16,
+        Precision::F16 => DType::F16,
+    }
+}
+
+/// How a weight's bytes are made.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Content {
+    Recipe(Recipe),
+    /// Of the weight before it: the scale by which each row was divided.
+    RowScales,
+}
+
 /// A plan without checksums, and how each of its weights is made.
 pub(super) struct Lowered {
     pub(super) plan: Plan,
     /// By weight index.
-    pub(super) recipes: Vec<Recipe>,
+    pub(super) contents: Vec<Content>,
 }
 
 /// Lowers the live part of a verified graph.
 ///
 /// # Errors
 /// `InvalidNetwork` naming a value that a plan cannot express, or what the graph's own order refuses.
-pub(super) fn lower(graph: &Graph, model: ModelInfo, precision: Precision) -> Result<Lowered> {
+pub(super) fn lower(graph: &Graph, model: ModelInfo, arithmetic: Arithmetic) -> Result<Lowered> {
     let mut lowering = Lowering {
         graph,
-        precision,
+        arithmetic,
         operands: vec![Operand::Dropped; graph.values.len()],
         values: Vec::new(),
         weights: Vec::new(),
@@ -38,11 +79,11 @@ pub(super) fn lower(graph: &Graph, model: ModelInfo, precision: Precision) -> Re
         graph.outputs.iter().map(|(name, value)| lowering.output(name, *value)).collect::<Result<Vec<_>>>()?;
     let Lowering { mut values, weights, steps, .. } = lowering;
     let slots = assign_slots(&mut values, &steps, &outputs);
-    let (weights, recipes) = place_weights(graph, &weights);
-    let kv_groups = kv_groups(graph, precision);
-    let target = Target::Cpu;
-    let plan = Plan { target, precision, model, values, slots, weights, kv_groups, steps, outputs };
-    Ok(Lowered { plan, recipes })
+    let (weights, contents) = place_weights(graph, &weights);
+    let kv_groups = kv_groups(graph, arithmetic.kv);
+    let Arithmetic { target, precision, .. } = arithmetic;
+    let plan = Plan { target, precision, invariant: false, model, values, slots, weights, kv_groups, steps, outputs };
+    Ok(Lowered { plan, contents })
 }
 
 /// What a graph value is to a plan step.
@@ -53,22 +94,24 @@ enum Operand {
     View(View),
 }
 
-/// A weight in use: vectors stay f32, matrices take the engine's dtype, and those that are multiplied go into panels.
+/// A weight in use: vectors stay f32, matrices take the engine's dtype, and those that a CPU multiplies go into panels.
+/// An e4m3 weight is followed by its scales.
 struct UsedWeight {
     id: WeightId,
     dtype: DType,
     packing: Packing,
+    scales: bool,
 }
 
 struct Lowering<'g> {
     graph: &'g Graph,
-    precision: Precision,
+    arithmetic: Arithmetic,
     /// By graph value.
     operands: Vec<Operand>,
     values: Vec<Value>,
     weights: Vec<UsedWeight>,
-    /// Index into `weights` by graph weight.
-    places: HashMap<WeightId, usize>,
+    /// Index into `weights` by graph weight and type.
+    places: HashMap<(WeightId, DType), usize>,
     steps: Vec<Step>,
 }
 
@@ -80,8 +123,9 @@ impl Lowering<'_> {
         let inputs = self.inputs(node);
         let weights = (0..node.weights.len()).map(|position| self.weight(node, position)).collect();
         let mut outputs = Vec::with_capacity(node.outputs.len());
-        for output in &node.outputs {
-            outputs.extend(self.define(*output)?);
+        for (position, output) in node.outputs.iter().enumerate() {
+            let dtype = self.computed(node, position);
+            outputs.extend(self.define(*output, dtype)?);
         }
         let fused = if node.fused.is_empty() { vec![node.name.clone()] } else { node.fused.clone() };
         self.steps.push(Step { name: node.name.clone(), op: node.op.clone(), inputs, weights, outputs, fused });
@@ -106,8 +150,26 @@ impl Lowering<'_> {
         node.inputs.iter().filter_map(listed).collect()
     }
 
+    /// The type of a node's result. Sums stay f32 on a GPU, as do angles and logits.
+    fn computed(&self, node: &Node, position: usize) -> DType {
+        let sums = match node.op {
+            Op::Embedding | Op::PositionEmbedding | Op::Add | Op::RopeAngles { .. } => true,
+            Op::AddRmsNorm { .. } | Op::AddLayerNorm { .. } => position == 0,
+            Op::GatherRows => match node.inputs.first().map(|id| self.operands[id.0]) {
+                Some(Operand::View(view)) => self.values[view.value].dtype == DType::F32,
+                _ => true,
+            },
+            _ => self.is_output(node),
+        };
+        if sums || self.arithmetic.target == Target::Cpu { DType::F32 } else { half(self.arithmetic.precision) }
+    }
+
+    fn is_output(&self, node: &Node) -> bool {
+        self.graph.outputs.iter().any(|(_, value)| node.outputs.contains(value))
+    }
+
     /// A plan value for a node's result; a cache has no columns and needs none.
-    fn define(&mut self, id: ValueId) -> Result<Option<View>> {
+    fn define(&mut self, id: ValueId, computed: DType) -> Result<Option<View>> {
         let value = &self.graph.values[id.0];
         let (rows, columns) = match value.shape.as_slice() {
             [Dim::Named(rows), Dim::Fixed(columns)] if rows == TOKENS => (Rows::Tokens, *columns),
@@ -121,7 +183,7 @@ impl Lowering<'_> {
             return Err(invalid(&value.name, "computed values are f32"));
         }
         let view = View { value: self.values.len(), start: 0, columns };
-        self.values.push(Value { name: value.name.clone(), rows, columns, slot: 0 });
+        self.values.push(Value { name: value.name.clone(), rows, columns, dtype: computed, slot: 0 });
         self.operands[id.0] = Operand::View(view);
         Ok(Some(view))
     }
@@ -129,25 +191,35 @@ impl Lowering<'_> {
     /// Index of the node's weight at `position`; a weight used twice is one weight, in panels if either use needs them.
     fn weight(&mut self, node: &Node, position: usize) -> usize {
         let id = node.weights[position];
-        let (dtype, packing) = self.storage(&node.op, position);
-        let place = *self.places.entry(id).or_insert_with(|| {
-            self.weights.push(UsedWeight { id, dtype, packing });
-            self.weights.len() - 1
-        });
+        let (dtype, packing) = self.storage(node, position);
+        let place = match self.places.get(&(id, dtype)) {
+            Some(place) => *place,
+            None => {
+                let place = self.weights.len();
+                self.places.insert((id, dtype), place);
+                self.weights.push(UsedWeight { id, dtype, packing, scales: false });
+                if dtype == DType::E4M3 {
+                    let packing = Packing::RowMajor;
+                    self.weights.push(UsedWeight { id, dtype: DType::F32, packing, scales: true });
+                }
+                place
+            }
+        };
         if packing == Packing::Panels {
             self.weights[place].packing = packing;
         }
         place
     }
 
-    fn storage(&self, op: &Op, position: usize) -> (DType, Packing) {
-        let matrix = match self.precision {
-            Precision::F32 => DType::F32,
-            Precision::Bf16 => DType::BF16,
+    fn storage(&self, node: &Node, position: usize) -> (DType, Packing) {
+        let multiplied = match self.arithmetic.target {
+            Target::Cpu => Packing::Panels,
+            Target::Cuda => Packing::RowMajor,
         };
-        match (op, position) {
-            (Op::Linear { .. }, 0) | (Op::GatedLinear { .. }, 0 | 1) => (matrix, Packing::Panels),
-            (Op::Embedding | Op::PositionEmbedding, 0) => (matrix, Packing::RowMajor),
+        match (&node.op, position) {
+            (Op::Linear { .. }, 0) if self.is_output(node) => (self.arithmetic.head, multiplied),
+            (Op::Linear { .. }, 0) | (Op::GatedLinear { .. }, 0 | 1) => (self.arithmetic.matrix(), multiplied),
+            (Op::Embedding | Op::PositionEmbedding, 0) => (half(self.arithmetic.precision), Packing::RowMajor),
             _ => (DType::F32, Packing::RowMajor),
         }
     }
@@ -163,15 +235,16 @@ impl Lowering<'_> {
 }
 
 /// Gives every weight its place: one after another, each at the alignment of its packing.
-fn place_weights(graph: &Graph, used: &[UsedWeight]) -> (Vec<WeightSpec>, Vec<Recipe>) {
+fn place_weights(graph: &Graph, used: &[UsedWeight]) -> (Vec<WeightSpec>, Vec<Content>) {
     let mut end = 0u64;
-    let place = |weight: &UsedWeight| {
+    let place = |(index, weight): (usize, &UsedWeight)| {
         let of = &graph.weights[weight.id.0];
         let mut spec = WeightSpec {
-            name: of.name.clone(),
+            name: if weight.scales { format!("{}.scales", of.name) } else { of.name.clone() },
             dtype: weight.dtype,
-            shape: of.shape.clone(),
+            shape: if weight.scales { of.shape[..1].to_vec() } else { of.shape.clone() },
             packing: weight.packing,
+            scale: (weight.dtype == DType::E4M3).then(|| ScaleSpec { weight: index + 1, block: [1, of.shape[1]] }),
             offset: end.next_multiple_of(weight.packing.alignment()),
             bytes: 0,
             checksum: String::new(),
@@ -179,16 +252,13 @@ fn place_weights(graph: &Graph, used: &[UsedWeight]) -> (Vec<WeightSpec>, Vec<Re
         // A size that overflows stays zero and fails the plan's validation.
         spec.bytes = spec.packed_bytes().unwrap_or(0);
         end = spec.offset.saturating_add(spec.bytes);
-        (spec, of.recipe.clone())
+        let content = if weight.scales { Content::RowScales } else { Content::Recipe(of.recipe.clone()) };
+        (spec, content)
     };
-    used.iter().map(place).unzip()
+    used.iter().enumerate().map(place).unzip()
 }
 
-fn kv_groups(graph: &Graph, precision: Precision) -> Vec<KvGroup> {
-    let dtype = match precision {
-        Precision::F32 => DType::F32,
-        Precision::Bf16 => DType::BF16,
-    };
+fn kv_groups(graph: &Graph, dtype: DType) -> Vec<KvGroup> {
     let group = |cache: &crate::network::CacheGroup| KvGroup {
         layers: cache.layers.clone(),
         kv_heads: cache.kv_heads,
@@ -240,13 +310,13 @@ mod tests {
 
     #[test]
     fn slices_of_slices_become_one_view_and_order_follows_the_data() -> Result<()> {
-        let Lowered { plan, recipes } = lower(&network()?, model(), Precision::Bf16)?;
+        let Lowered { plan, contents } = lower(&network()?, model(), Arithmetic::new(Target::Cpu, Precision::Bf16))?;
         let names: Vec<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
         assert_eq!(names, ["x", "active", "picked", "logits"]);
         assert_eq!(plan.steps[1].inputs, [View { value: 0, start: 3, columns: 4 }]);
         assert!(plan.steps[0].inputs.is_empty(), "ids are not listed");
         assert_eq!(plan.steps[3].fused, ["logits"]);
-        assert_eq!(recipes, [Recipe::tensor("table"), Recipe::tensor("head")]);
+        assert_eq!(contents, ["table", "head"].map(|name| Content::Recipe(Recipe::tensor(name))));
         let kinds: Vec<_> = plan.weights.iter().map(|spec| (spec.packing, spec.dtype, spec.offset)).collect();
         assert_eq!(kinds, [(Packing::RowMajor, DType::BF16, 0), (Packing::Panels, DType::BF16, 4096)]);
         Ok(())
@@ -257,7 +327,7 @@ mod tests {
         let mut graph = network()?;
         let inner = graph.values.iter().position(|value| value.name == "inner").expect("is there");
         graph.output("part", ValueId(inner));
-        let error = lower(&graph, model(), Precision::F32).err().expect("refused");
+        let error = lower(&graph, model(), Arithmetic::new(Target::Cpu, Precision::F32)).err().expect("refused");
         assert!(matches!(&error, Error::InvalidNetwork { what, .. } if what == "part"), "{error}");
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Workspace planning: values whose lifetimes do not overlap share a slot.
 
 use crate::engine::{Output, Rows, Slot, Step, Value};
-use crate::types::DType;
 
 /// Chooses a slot for every value and returns the slots. A value lives from the step that writes it to the last step that
 /// reads it, through whatever view; an output lives to the end. A step's outputs never share a slot with its inputs.
@@ -40,7 +39,7 @@ fn dying_values(count: usize, steps: &[Step], outputs: &[Output]) -> Vec<Vec<usi
 
 /// The smallest free slot that is large enough, else the largest free one, which grows, else a new one.
 fn take_slot(value: &Value, slots: &mut Vec<Slot>, free: &mut Vec<usize>) -> usize {
-    let need = value.columns * DType::F32.bytes();
+    let need = value.columns * value.dtype.bytes();
     let size = |slot: &Slot| match value.rows {
         Rows::Tokens => slot.bytes_per_token,
         Rows::LogitRows => slot.bytes_per_logit_row,
@@ -68,7 +67,7 @@ mod tests {
 
     use super::*;
     use crate::engine::View;
-    use crate::types::Op;
+    use crate::types::{DType, Op};
 
     /// A value per step, which reads a few of the values before it through a part of their columns.
     fn network(shapes: &[(bool, usize)], reads: &[Vec<prop::sample::Index>]) -> (Vec<Value>, Vec<Step>) {
@@ -76,6 +75,7 @@ mod tests {
             name: index.to_string(),
             rows: if *logits { Rows::LogitRows } else { Rows::Tokens },
             columns: *columns,
+            dtype: DType::F32,
             slot: usize::MAX,
         };
         let step = |(index, reads): (usize, &Vec<prop::sample::Index>)| Step {

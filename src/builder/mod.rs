@@ -1,6 +1,7 @@
 //! From a checkpoint to an engine file: lowers the optimised graph to a plan, plans memory, packs weights.
 
 mod build;
+mod kernels;
 mod lower;
 mod memory;
 mod pack;
@@ -9,4 +10,4 @@ mod recipe;
 #[cfg(test)]
 mod tests;
 
-pub use build::{BuildOptions, Phase, Source, build};
+pub use build::{BuildOptions, Phase, Source, build, plan};

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::recipe::Evaluator;
 use crate::checkpoint::WeightSource;
 use crate::engine::{EngineWriter, PANEL, Packing, WeightSpec};
 use crate::error::{Error, Result};
 use crate::network::Recipe;
-use crate::types::DType;
+use crate::types::{DType, E4M3_MAX, e4m3_from_f32};
 
 /// Elements of a chunk: what one thread holds as f32 and once more packed.
 const CHUNK: usize = 1 << 20;
@@ -28,23 +28,47 @@ pub(super) fn pack_weight(
     spec: &mut WeightSpec,
     writer: &mut EngineWriter<'_>,
     done: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<()> {
+) -> Result<Vec<f32>> {
+    let mut scales = Vec::new();
     let evaluator = Evaluator::new(source, recipe, &spec.name, &spec.shape)?;
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS));
     writer.begin_weight(spec.packing)?;
     for batch in chunks(&evaluator, spec.packing).chunks(threads) {
         let packed = pack_batch(&evaluator, batch, spec)?;
-        for bytes in &packed {
-            writer.write(bytes)?;
+        for chunk in &packed {
+            writer.write(&chunk.bytes)?;
+            scales.extend_from_slice(&chunk.scales);
         }
-        done(packed.iter().map(|bytes| bytes.len() as u64).sum())?;
+        done(packed.iter().map(|chunk| chunk.bytes.len() as u64).sum())?;
     }
+    end(spec, writer)?;
+    Ok(scales)
+}
+
+/// Writes the scales of the weight before.
+///
+/// # Errors
+/// What the writer says; `Internal` when there are not as many as the plan announced.
+pub(super) fn pack_scales(scales: &[f32], spec: &mut WeightSpec, writer: &mut EngineWriter<'_>) -> Result<()> {
+    writer.begin_weight(spec.packing)?;
+    writer.write(&scales.iter().flat_map(|scale| scale.to_le_bytes()).collect::<Vec<_>>())?;
+    end(spec, writer)
+}
+
+fn end(spec: &mut WeightSpec, writer: &mut EngineWriter<'_>) -> Result<()> {
     let placement = writer.end_weight()?;
     if (placement.offset, placement.bytes) != (spec.offset, spec.bytes) {
         return Err(Error::internal(format!("weight `{}`", spec.name), "it was not packed where the plan says"));
     }
     spec.checksum = placement.checksum;
     Ok(())
+}
+
+/// A part of a packed weight.
+struct Chunk {
+    bytes: Vec<u8>,
+    /// What its rows were divided by, for e4m3.
+    scales: Vec<f32>,
 }
 
 /// Row ranges of about [`CHUNK`] elements, whole panels where there are panels.
@@ -57,7 +81,7 @@ fn chunks(evaluator: &Evaluator<'_>, packing: Packing) -> Vec<Range<usize>> {
     (0..rows).step_by(step).map(|start| start..(start + step).min(rows)).collect()
 }
 
-fn pack_batch(evaluator: &Evaluator<'_>, batch: &[Range<usize>], spec: &WeightSpec) -> Result<Vec<Vec<u8>>> {
+fn pack_batch(evaluator: &Evaluator<'_>, batch: &[Range<usize>], spec: &WeightSpec) -> Result<Vec<Chunk>> {
     if let [rows] = batch {
         return Ok(vec![pack_chunk(evaluator, rows.clone(), spec)?]);
     }
@@ -77,21 +101,43 @@ fn pack_batch(evaluator: &Evaluator<'_>, batch: &[Range<usize>], spec: &WeightSp
     })
 }
 
-fn pack_chunk(evaluator: &Evaluator<'_>, rows: Range<usize>, spec: &WeightSpec) -> Result<Vec<u8>> {
+fn pack_chunk(evaluator: &Evaluator<'_>, rows: Range<usize>, spec: &WeightSpec) -> Result<Chunk> {
     let columns = evaluator.columns();
     let mut elements = vec![0.0; rows.len() * columns];
     evaluator.read(rows, &mut elements)?;
-    match (spec.packing, spec.dtype) {
-        (Packing::RowMajor, DType::F32) => Ok(elements.iter().flat_map(|value| value.to_le_bytes()).collect()),
-        (Packing::RowMajor, DType::BF16) => {
-            Ok(elements.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect())
+    let scales = if spec.dtype == DType::E4M3 { divide_rows(&mut elements, columns) } else { Vec::new() };
+    let bytes = match (spec.packing, spec.dtype) {
+        (Packing::RowMajor, DType::F32) => elements.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        (Packing::RowMajor, DType::BF16) => encoded(&elements, |value| bf16::from_f32(value).to_le_bytes()),
+        (Packing::RowMajor, DType::F16) => encoded(&elements, |value| f16::from_f32(value).to_le_bytes()),
+        (Packing::RowMajor, DType::E4M3) => encoded(&elements, |value| [e4m3_from_f32(value)]),
+        (Packing::Panels, DType::F32) => pack_panels(&elements, columns, 1, f32::to_le_bytes),
+        (Packing::Panels, DType::BF16) => pack_panels(&elements, columns, 2, |v| bf16::from_f32(v).to_le_bytes()),
+        (Packing::Panels, DType::F16) => pack_panels(&elements, columns, 2, |v| f16::from_f32(v).to_le_bytes()),
+        (_, dtype) => {
+            return Err(Error::internal(format!("weight `{}`", spec.name), format!("no packing for {dtype}")));
         }
-        (Packing::Panels, DType::F32) => Ok(pack_panels(&elements, columns, 1, f32::to_le_bytes)),
-        (Packing::Panels, DType::BF16) => {
-            Ok(pack_panels(&elements, columns, 2, |value| bf16::from_f32(value).to_le_bytes()))
-        }
-        (_, dtype) => Err(Error::internal(format!("weight `{}`", spec.name), format!("no packing for {dtype}"))),
+    };
+    Ok(Chunk { bytes, scales })
+}
+
+fn encoded<const BYTES: usize>(elements: &[f32], encode: impl Fn(f32) -> [u8; BYTES]) -> Vec<u8> {
+    let mut bytes = vec![0; elements.len() * BYTES];
+    for (out, value) in bytes.as_chunks_mut::<BYTES>().0.iter_mut().zip(elements) {
+        *out = encode(*value);
     }
+    bytes
+}
+
+/// Brings every row into the range of e4m3 and returns what it was divided by; a row of zeros keeps 1.
+fn divide_rows(elements: &mut [f32], columns: usize) -> Vec<f32> {
+    let divide = |row: &mut [f32]| {
+        let most = row.iter().fold(0f32, |most, value| most.max(value.abs()));
+        let scale = if most > 0.0 { most / E4M3_MAX } else { 1.0 };
+        row.iter_mut().for_each(|value| *value /= scale);
+        scale
+    };
+    elements.chunks_exact_mut(columns).map(divide).collect()
 }
 
 /// Panels of [`PANEL`] rows, in which `group` neighbouring columns of one row lie side by side; see [`Packing::Panels`].

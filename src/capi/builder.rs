@@ -5,12 +5,13 @@ use std::path::Path;
 use std::ptr;
 
 use super::argument::{flag, name, names};
-use super::engine::{progress, trtllm_precision, trtllm_progress_callback};
+use super::engine::{progress, trtllm_precision, trtllm_progress_callback, trtllm_target};
 use super::panic::boundary;
 use super::sized::{self, Config, Growing};
 use super::status::trtllm_status;
+use crate::backend::cuda::Arch;
 use crate::builder::{BuildOptions, Source, build};
-use crate::engine::Precision;
+use crate::engine::{Precision, Target};
 use crate::error::{Error, Result};
 
 /// How an engine is built. Start from `TRTLLM_BUILD_CONFIG_INIT`.
@@ -35,18 +36,30 @@ pub struct trtllm_build_config {
     /// 1: the checkpoint is the path of a lone `config.json`, and weights are random (normal, deviation 0.02): for
     /// measuring shapes. Default 0.
     pub dummy_weights: i32,
+    /// A `trtllm_target`: what shall run the engine. Default CPU.
+    pub target: i32,
+    /// The KV cache: AUTO as the precision says, or FP8. Default AUTO.
+    pub kv_precision: i32,
+    /// The layer that makes the logits: AUTO for 16 bits, or FP8 in an FP8 engine. Default AUTO.
+    pub head_precision: i32,
+    /// 1: on a GPU too, the bits of a request's tokens and logits depend on nothing but itself (a CPU always keeps that), at
+    /// some cost in speed. Default 0.
+    pub invariant: i32,
     /// Must be 0.
     pub reserved: i32,
+    /// Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
+    /// where there is none. Default NULL.
+    pub archs: *const c_char,
 }
 
-// SAFETY: five words, a u64 and four half words; every bit pattern is valid.
+// SAFETY: six words, a u64 and eight half words; every bit pattern is valid.
 unsafe impl Growing for trtllm_build_config {
-    const OLDEST_SIZE: usize = 64;
+    const OLDEST_SIZE: usize = 88;
 }
 // SAFETY: begins with its size.
 unsafe impl Config for trtllm_build_config {}
 
-const _: () = assert!(size_of::<trtllm_build_config>() == 64);
+const _: () = assert!(size_of::<trtllm_build_config>() == 88);
 
 impl Default for trtllm_build_config {
     fn default() -> Self {
@@ -60,7 +73,12 @@ impl Default for trtllm_build_config {
             max_positions: 0,
             precision: trtllm_precision::Auto as i32,
             dummy_weights: 0,
+            target: trtllm_target::Cpu as i32,
+            kv_precision: trtllm_precision::Auto as i32,
+            head_precision: trtllm_precision::Auto as i32,
+            invariant: 0,
             reserved: 0,
+            archs: ptr::null(),
         }
     }
 }
@@ -77,7 +95,7 @@ impl trtllm_build_config {
     /// The builder's options.
     ///
     /// # Safety
-    /// `disabled_passes` is valid for its count, and its elements are strings.
+    /// `disabled_passes` is valid for its count, and its elements are strings; `archs` is NULL or a string.
     unsafe fn options(&self) -> Result<BuildOptions> {
         if self.reserved != 0 {
             return Err(Error::argument("config.reserved", "is not 0"));
@@ -87,15 +105,49 @@ impl trtllm_build_config {
                 0 => None,
                 1 => Some(Precision::F32),
                 2 => Some(Precision::Bf16),
+                3 => Some(Precision::F16),
+                4 => Some(Precision::Fp8),
                 other => return Err(Error::argument("config.precision", format!("{other} is no trtllm_precision"))),
             },
             // SAFETY: as the caller promises.
             disabled_passes: unsafe {
                 names(self.disabled_passes, self.disabled_pass_count, "config.disabled_passes")
             }?,
+            target: Some(match self.target {
+                1 => Target::Cpu,
+                2 => Target::Cuda,
+                other => return Err(Error::argument("config.target", format!("{other} is no trtllm_target"))),
+            }),
+            kv_fp8: fp8(self.kv_precision, "config.kv_precision")?,
+            head_fp8: fp8(self.head_precision, "config.head_precision")?,
+            invariant: flag(self.invariant, "config.invariant")?,
+            // SAFETY: as the caller promises.
+            archs: unsafe { archs(self.archs) }?,
             max_positions: (self.max_positions > 0).then_some(self.max_positions as usize),
         })
     }
+}
+
+/// Whether a part of an engine shall be FP8; it is 16 bits wide otherwise.
+fn fp8(precision: i32, what: &str) -> Result<bool> {
+    match precision {
+        0 => Ok(false),
+        4 => Ok(true),
+        other => Err(Error::argument(what, format!("{other} is neither AUTO nor FP8"))),
+    }
+}
+
+/// The compute capabilities of a list with semicolons.
+///
+/// # Safety
+/// `list` is NULL or a string.
+unsafe fn archs(list: *const c_char) -> Result<Vec<Arch>> {
+    if list.is_null() {
+        return Ok(Vec::new());
+    }
+    // SAFETY: as the caller promises.
+    let list = unsafe { name(list, "config.archs") }?;
+    list.split(';').map(|arch| arch.parse::<Arch>().map_err(|error| error.within("config.archs"))).collect()
 }
 
 /// Writes the defaults of `TRTLLM_BUILD_CONFIG_INIT` into `config`, for languages without macros.

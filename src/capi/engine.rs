@@ -55,6 +55,10 @@ pub enum trtllm_precision {
     F32 = 1,
     /// bfloat16.
     Bf16 = 2,
+    /// IEEE half precision.
+    F16 = 3,
+    /// 8-bit weights (e4m3) with scales; everything else as BF16.
+    Fp8 = 4,
 }
 
 /// The device class of an engine.
@@ -63,6 +67,8 @@ pub enum trtllm_precision {
 pub enum trtllm_target {
     /// The host's processor.
     Cpu = 1,
+    /// An NVIDIA GPU.
+    Cuda = 2,
 }
 
 /// How an engine is loaded. Start from `TRTLLM_ENGINE_CONFIG_INIT`.
@@ -221,9 +227,12 @@ impl Loaded {
             precision: match plan.precision {
                 Precision::F32 => trtllm_precision::F32,
                 Precision::Bf16 => trtllm_precision::Bf16,
+                Precision::F16 => trtllm_precision::F16,
+                Precision::Fp8 => trtllm_precision::Fp8,
             } as i32,
             target: match plan.target {
                 Target::Cpu => trtllm_target::Cpu,
+                Target::Cuda => trtllm_target::Cuda,
             } as i32,
         }
     }

@@ -62,8 +62,8 @@ pub struct trtllm_executor_config {
     pub threads: u32,
     /// 1: cached blocks of equal prefixes are used again. Default 1.
     pub prefix_reuse: i32,
-    /// Must be 0.
-    pub reserved: i32,
+    /// Index of the GPU that runs a CUDA engine. Default 0.
+    pub device: u32,
 }
 
 // SAFETY: four words and eight half words; every bit pattern is valid.
@@ -89,7 +89,7 @@ impl Default for trtllm_executor_config {
             max_pending_responses: 64,
             threads: 0,
             prefix_reuse: 1,
-            reserved: 0,
+            device: 0,
         }
     }
 }
@@ -175,9 +175,6 @@ impl trtllm_executor_config {
     /// # Safety
     /// `isa` is NULL or a string.
     unsafe fn to_core(self) -> Result<ExecutorConfig> {
-        if self.reserved != 0 {
-            return Err(Error::argument("config.reserved", "is not 0"));
-        }
         let isa = match self.isa.is_null() {
             true => None,
             // SAFETY: as the caller promises.
@@ -194,6 +191,7 @@ impl trtllm_executor_config {
             prefix_reuse: flag(self.prefix_reuse, "config.prefix_reuse")?,
             threads: self.threads as usize,
             isa,
+            device: self.device as usize,
         })
     }
 }

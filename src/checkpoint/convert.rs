@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::types::DType;
+use crate::types::{DType, e4m3_to_f32};
 
 /// Copies a block that lies within `bytes`, a matrix of `width` columns.
 pub(super) fn convert_block(
@@ -35,6 +35,11 @@ fn convert(bytes: &[u8], dtype: DType, out: &mut [f32]) {
         DType::BF16 => {
             for (element, out) in bytes.as_chunks::<2>().0.iter().zip(out) {
                 *out = bf16::from_le_bytes(*element).to_f32();
+            }
+        }
+        DType::E4M3 => {
+            for (code, out) in bytes.iter().zip(out) {
+                *out = e4m3_to_f32(*code);
             }
         }
         DType::F32 | DType::I32 => {

@@ -14,6 +14,7 @@ pub const VERSION: u32 = 1;
 pub const HEADER_BYTES: usize = 4096;
 
 const TARGET_CPU: u32 = 1;
+const TARGET_CUDA: u32 = 2;
 const CHECKSUM_AT: usize = 24;
 const TABLE_AT: usize = 64;
 const ENTRY_BYTES: usize = 32;
@@ -35,11 +36,13 @@ pub enum SectionKind {
     TokenizerConfig,
     /// The chat template's source.
     ChatTemplate,
+    /// Compiled kernels of a CUDA engine.
+    Kernels,
 }
 
 impl SectionKind {
     /// Every kind, by its code minus one.
-    pub const ALL: [SectionKind; 7] = [
+    pub const ALL: [SectionKind; 8] = [
         SectionKind::Weights,
         SectionKind::Plan,
         SectionKind::Config,
@@ -47,6 +50,7 @@ impl SectionKind {
         SectionKind::Tokenizer,
         SectionKind::TokenizerConfig,
         SectionKind::ChatTemplate,
+        SectionKind::Kernels,
     ];
 
     /// The name as printed by `inspect`.
@@ -60,6 +64,7 @@ impl SectionKind {
             SectionKind::Tokenizer => "tokenizer",
             SectionKind::TokenizerConfig => "tokenizer_config",
             SectionKind::ChatTemplate => "chat_template",
+            SectionKind::Kernels => "kernels",
         }
     }
 
@@ -85,6 +90,7 @@ impl SectionKind {
             SectionKind::Weights => None,
             SectionKind::Plan => Some(256 << 20),
             SectionKind::Tokenizer => Some(64 << 20),
+            SectionKind::Kernels => Some(512 << 20),
             SectionKind::Config
             | SectionKind::GenerationConfig
             | SectionKind::TokenizerConfig
@@ -147,6 +153,7 @@ impl Header {
     pub fn encode(&self) -> Vec<u8> {
         let target = match self.target {
             Target::Cpu => TARGET_CPU,
+            Target::Cuda => TARGET_CUDA,
         };
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
@@ -233,6 +240,7 @@ fn check_header_sum(bytes: &[u8; HEADER_BYTES]) -> Result<()> {
 fn read_target(bytes: &[u8; HEADER_BYTES]) -> Result<Target> {
     match read_u32(bytes, 32) {
         TARGET_CPU => Ok(Target::Cpu),
+        TARGET_CUDA => Ok(Target::Cuda),
         other => Err(corrupt(format!("unknown target {other}"))),
     }
 }

@@ -66,12 +66,17 @@ fn describe_step(plan: &Plan, index: usize, step: &Step) -> Value {
     })
 }
 
-/// bf16 when the step reads bf16 weights or caches, else f32.
+/// The narrowest type among the step's weights and cache.
 fn step_precision(plan: &Plan, step: &Step) -> Precision {
-    let half = |dtype: DType| dtype == DType::BF16;
-    let weights = step.weights.iter().any(|weight| half(plan.weights[*weight].dtype));
-    let cache = attention_of(&step.op).is_some_and(|spec| half(plan.kv_groups[spec.group].dtype));
-    if weights || cache { Precision::Bf16 } else { Precision::F32 }
+    let weights = step.weights.iter().map(|weight| plan.weights[*weight].dtype);
+    let cache = attention_of(&step.op).map(|spec| plan.kv_groups[spec.group].dtype);
+    let precision = |dtype: DType| match dtype {
+        DType::E4M3 => Precision::Fp8,
+        DType::F16 => Precision::F16,
+        DType::BF16 => Precision::Bf16,
+        DType::F32 | DType::I32 => Precision::F32,
+    };
+    weights.chain(cache).min_by_key(|dtype| dtype.bytes()).map_or(Precision::F32, precision)
 }
 
 fn describe_view(plan: &Plan, view: &View) -> Value {

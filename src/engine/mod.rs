@@ -17,8 +17,8 @@ mod tests;
 pub use format::{HEADER_BYTES, Header, Section, SectionKind, VERSION};
 pub use inspect::inspect;
 pub use plan::{
-    BLOCK_TOKENS, KvGroup, Limits, ModelInfo, Output, PANEL, Packing, Plan, Precision, Rows, Slot, Step, Target, Value,
-    View, WeightSpec,
+    BLOCK_TOKENS, KvGroup, Limits, ModelInfo, Output, PANEL, Packing, Plan, Precision, Rows, ScaleSpec, Slot, Step,
+    Target, Value, View, WeightSpec,
 };
 pub use read::{Engine, OpenOptions};
 pub use storage::{Disk, Storage, StoredFile};

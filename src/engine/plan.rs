@@ -15,6 +15,7 @@ pub const BLOCK_TOKENS: usize = 16;
 #[serde(rename_all = "lowercase")]
 pub enum Target {
     Cpu,
+    Cuda,
 }
 
 /// Arithmetic class of an engine: dtype of linear weights and of the KV cache.
@@ -23,6 +24,9 @@ pub enum Target {
 pub enum Precision {
     F32,
     Bf16,
+    F16,
+    /// e4m3 weights with scales; everything else as in a bf16 engine.
+    Fp8,
 }
 
 /// What a deployment needs to know of the model.
@@ -48,14 +52,21 @@ pub enum Rows {
     LogitRows,
 }
 
-/// A matrix computed by a step: `rows x columns`, row-major, f32, in a workspace slot.
+/// A matrix computed by a step: `rows x columns`, row-major, in a workspace slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Value {
     pub name: String,
     pub rows: Rows,
     pub columns: usize,
+    /// f32 for CPUs; CUDA keeps sums, angles and logits in f32 and everything else in 16 bits.
+    #[serde(default = "f32_dtype")]
+    pub dtype: DType,
     /// Workspace slot; values whose lifetimes do not overlap share one.
     pub slot: usize,
+}
+
+fn f32_dtype() -> DType {
+    DType::F32
 }
 
 /// One reusable piece of workspace; its size at load is `max(tokens*bytes_per_token, logit_rows*bytes_per_logit_row)`.
@@ -89,10 +100,20 @@ impl Packing {
     #[must_use]
     pub fn alignment(self) -> u64 {
         match self {
-            Packing::RowMajor => 64,
+            // What bulk copies and tensor maps of a GPU want, and a cache line.
+            Packing::RowMajor => 256,
             Packing::Panels => 4096,
         }
     }
+}
+
+/// Scales of an e4m3 weight: the value is code times scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleSpec {
+    /// Index of the f32 weight that holds them.
+    pub weight: usize,
+    /// Rows and columns that share one scale: `[1, K]` is a scale for each row.
+    pub block: [usize; 2],
 }
 
 /// One weight in the engine's weight section.
@@ -103,7 +124,9 @@ pub struct WeightSpec {
     /// Logical shape, before padding.
     pub shape: Vec<usize>,
     pub packing: Packing,
-    /// Start in the weight section; a multiple of 4096 for panels and of 64 otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleSpec>,
+    /// Start in the weight section; a multiple of 4096 for panels and of 256 otherwise.
     pub offset: u64,
     pub bytes: u64,
     /// xxh3-64 of the packed bytes, in hexadecimal.
@@ -184,6 +207,9 @@ pub struct Output {
 pub struct Plan {
     pub target: Target,
     pub precision: Precision,
+    /// On a GPU too, a request's bits depend on nothing but itself, at some cost in speed.
+    #[serde(default)]
+    pub invariant: bool,
     pub model: ModelInfo,
     pub values: Vec<Value>,
     pub slots: Vec<Slot>,

@@ -100,6 +100,12 @@ impl Engine {
         self.text(SectionKind::ChatTemplate)
     }
 
+    /// Compiled kernels, as the backend packed them.
+    #[must_use]
+    pub fn kernels(&self) -> Option<&[u8]> {
+        self.text(SectionKind::Kernels)
+    }
+
     /// `generation_config.json`.
     #[must_use]
     pub fn generation_config(&self) -> Option<&[u8]> {

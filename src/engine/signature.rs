@@ -1,6 +1,6 @@
 //! What each operation expects of a step's operands: `Op`'s doc comments as a check.
 
-use super::{Packing, Plan, Rows, Step, View, WeightSpec};
+use super::{Packing, Plan, Rows, Step, Target, View, WeightSpec};
 use crate::types::{AttentionSpec, DType, Op, RopeSpec};
 
 type Check<T = ()> = Result<T, String>;
@@ -32,7 +32,7 @@ pub(super) fn check_signature(plan: &Plan, step: &Step) -> Check {
         return Err(format!("it has {} weights instead of {}", step.weights.len(), wanted.weights.len()));
     }
     for (index, wanted) in step.weights.iter().zip(&wanted.weights) {
-        check_weight(plan.weights.get(*index).ok_or("a weight does not exist")?, wanted)?;
+        check_weight(plan, plan.weights.get(*index).ok_or("a weight does not exist")?, wanted)?;
     }
     Ok(())
 }
@@ -161,14 +161,16 @@ fn check_columns(views: &[View], wanted: &[usize], role: &str) -> Check {
     }
 }
 
-fn check_weight(weight: &WeightSpec, wanted: &Weight) -> Check {
-    let float = matches!(weight.dtype, DType::F32 | DType::BF16);
+fn check_weight(plan: &Plan, weight: &WeightSpec, wanted: &Weight) -> Check {
+    let float = weight.dtype != DType::I32;
+    let multiplied = match plan.target {
+        Target::Cpu => Packing::Panels,
+        Target::Cuda => Packing::RowMajor,
+    };
     let sound = match (wanted, weight.shape.as_slice()) {
-        (Weight::Matrix(n, k), [rows, columns]) => {
-            float && weight.packing == Packing::Panels && (rows, columns) == (n, k)
-        }
+        (Weight::Matrix(n, k), [rows, columns]) => float && weight.packing == multiplied && (rows, columns) == (n, k),
         (Weight::Table { rows: least, columns: wanted }, [rows, columns]) => {
-            float && rows >= least && columns == wanted
+            float && weight.dtype != DType::E4M3 && rows >= least && columns == wanted
         }
         (Weight::Vector(length), [elements]) => {
             weight.dtype == DType::F32 && weight.packing == Packing::RowMajor && elements == length

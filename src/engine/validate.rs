@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::signature::check_signature;
-use super::{BLOCK_TOKENS, KvGroup, Plan, Rows, Step, Value, View, WeightSpec};
+use super::{BLOCK_TOKENS, KvGroup, Packing, Plan, Rows, Step, Value, View, WeightSpec};
 use crate::error::{Error, Result};
 use crate::types::{DType, Op};
 
@@ -44,6 +44,7 @@ impl Plan {
     fn check_weights(&self) -> Result<()> {
         let mut end = 0u64;
         for weight in &self.weights {
+            check_scale(self, weight).map_err(|why| corrupt(format!("weight `{}`", weight.name), why))?;
             end = weight_end(weight, end).map_err(|why| corrupt(format!("weight `{}`", weight.name), why))?;
         }
         match self.weights.is_empty() {
@@ -60,7 +61,7 @@ impl Plan {
                         Rows::Tokens => slot.bytes_per_token,
                         Rows::LogitRows => slot.bytes_per_logit_row,
                     };
-                    bytes >= value.columns * DType::F32.bytes() && bytes <= MOST * DType::F32.bytes()
+                    bytes >= value.columns * value.dtype.bytes() && bytes <= MOST * DType::F32.bytes()
                 });
             if !fits || value.columns == 0 {
                 return Err(corrupt(format!("value `{}`", value.name), "it does not fit its slot"));
@@ -184,6 +185,27 @@ struct Lifetime {
     last: usize,
 }
 
+/// An e4m3 weight has f32 scales of the shape that its blocks need, and no other weight has any.
+fn check_scale(plan: &Plan, weight: &WeightSpec) -> Result<(), String> {
+    let Some(scale) = &weight.scale else {
+        return if weight.dtype == DType::E4M3 { Err("it has no scales".into()) } else { Ok(()) };
+    };
+    let blocks = match (weight.shape.as_slice(), scale.block) {
+        ([n, k], [rows, columns]) if rows > 0 && columns > 0 => [n.div_ceil(rows), k.div_ceil(columns)],
+        _ => return Err("its scales have no shape".into()),
+    };
+    let holder = plan.weights.get(scale.weight).ok_or("its scales do not exist")?;
+    let fits = match holder.shape.as_slice() {
+        [rows] => blocks == [*rows, 1],
+        [rows, columns] => blocks == [*rows, *columns],
+        _ => false,
+    };
+    match fits && holder.dtype == DType::F32 && holder.packing == Packing::RowMajor && weight.dtype == DType::E4M3 {
+        true => Ok(()),
+        false => Err(format!("its scales `{}` do not fit", holder.name)),
+    }
+}
+
 /// Where a weight ends, given where the one before it ends: weights lie one after another without free choice.
 fn weight_end(weight: &WeightSpec, previous_end: u64) -> Result<u64, String> {
     if weight.shape.is_empty() || weight.shape.iter().any(|extent| *extent == 0 || *extent >= MOST) {
@@ -205,7 +227,7 @@ fn group_is_sound(group: &KvGroup) -> bool {
     let block_bytes = [2, group.layers.len(), group.kv_heads, group.head_dim, BLOCK_TOKENS, group.dtype.bytes()]
         .iter()
         .try_fold(1usize, |product, factor| product.checked_mul(*factor));
-    matches!(group.dtype, DType::F32 | DType::BF16)
+    matches!(group.dtype, DType::F32 | DType::BF16 | DType::F16 | DType::E4M3)
         && group.window != Some(0)
         && block_bytes.is_some_and(|bytes| bytes > 0 && bytes <= MOST_BLOCK_BYTES)
 }

@@ -24,6 +24,8 @@ pub struct ExecutorConfig {
     pub threads: usize,
     /// Instruction set by name (`portable`, `avx2`, `avx512`, `avx512bf16`); `None`: the best there is.
     pub isa: Option<String>,
+    /// Index of the GPU that runs a CUDA engine.
+    pub device: usize,
 }
 
 impl Default for ExecutorConfig {
@@ -39,6 +41,7 @@ impl Default for ExecutorConfig {
             prefix_reuse: true,
             threads: 0,
             isa: None,
+            device: 0,
         }
     }
 }

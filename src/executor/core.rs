@@ -1,11 +1,12 @@
 //! The executor without threads: requests in, steps, responses out.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::executor::job::Job;
 use crate::executor::ledger::Ledger;
-use crate::executor::scheduler::StepPlan;
+use crate::executor::plan::StepPlan;
 use crate::executor::stats::{ExecutorStats, IterationStats};
 use crate::executor::step::Step;
 use crate::executor::{FinishReason, RequestId, Response};
@@ -14,21 +15,35 @@ use crate::executor::{FinishReason, RequestId, Response};
 pub(super) struct Core {
     ledger: Ledger,
     step: Step,
-    plan: StepPlan,
+    /// Steps that may be in flight at once.
+    depth: usize,
+    /// Oldest first.
+    flights: VecDeque<Flight>,
+    /// Plans whose memory is used again.
+    plans: Vec<StepPlan>,
+    /// When the last step was collected.
+    collected: Instant,
     stats: ExecutorStats,
 }
 
+/// A step that was launched and not collected.
+struct Flight {
+    plan: StepPlan,
+    began: Instant,
+}
+
 impl Core {
-    pub(super) fn new(ledger: Ledger, step: Step) -> Self {
+    pub(super) fn new(ledger: Ledger, step: Step, depth: usize) -> Self {
         let stats = ExecutorStats { memory_bytes: step.memory_bytes(), ..ExecutorStats::default() };
-        let mut core = Self { ledger, step, plan: StepPlan::default(), stats };
+        let flights = VecDeque::with_capacity(depth);
+        let mut core = Self { ledger, step, depth, flights, plans: Vec::new(), collected: Instant::now(), stats };
         core.refresh_stats();
         core
     }
 
-    /// Whether no request is unfinished.
+    /// Whether no request is unfinished and nothing is in flight.
     pub(super) fn is_idle(&self) -> bool {
-        self.ledger.is_empty()
+        self.ledger.is_empty() && self.flights.is_empty()
     }
 
     pub(super) fn add(&mut self, job: Job, now: Instant, out: &mut Vec<Response>) {
@@ -44,18 +59,21 @@ impl Core {
         self.refresh_stats();
     }
 
-    /// Ends what is over time and computes one step. `None` when there was nothing to compute.
+    /// Ends what is over time, launches one step if there is something to compute, and collects the oldest step unless
+    /// another one can be launched first. `None` when nothing was collected.
     ///
     /// # Errors
-    /// The model's: the requests of the step have failed with it, the others go on.
+    /// The model's: the requests of the step have failed with it, the others go on. After `DeviceLost` every request has
+    /// failed, and no step follows.
     pub(super) fn step(&mut self, now: Instant, out: &mut Vec<Response>) -> Result<Option<IterationStats>> {
         self.ledger.expire(now, out);
-        self.ledger.scheduler.plan(&mut self.plan);
-        self.ledger.note_plan(&self.plan, now);
-        let outcome = if self.plan.rows.is_empty() { self.check_idle(now, out) } else { self.compute(out) };
+        let outcome = self.turn(now, out);
+        if let Err(error @ Error::DeviceLost { .. }) = &outcome {
+            self.flights.clear();
+            self.ledger.fail_all(error, now, out);
+        }
         self.refresh_stats();
-        outcome?;
-        Ok((!self.plan.rows.is_empty()).then(|| self.count_iteration(now)))
+        Ok(outcome?.map(|flight| self.count_iteration(flight)))
     }
 
     /// Figures as of now.
@@ -63,7 +81,55 @@ impl Core {
         &self.stats
     }
 
-    /// An empty plan while somebody waits would stay empty for ever.
+    fn turn(&mut self, now: Instant, out: &mut Vec<Response>) -> Result<Option<Flight>> {
+        let launched = self.launch(now, out)?;
+        if launched && self.flights.len() < self.depth {
+            return Ok(None);
+        }
+        match self.flights.pop_front() {
+            Some(flight) => self.collect(&flight, out).map(|()| Some(flight)),
+            None => self.check_idle(now, out).map(|()| None),
+        }
+    }
+
+    /// Plans a step and launches it; false when there is nothing to compute.
+    fn launch(&mut self, now: Instant, out: &mut Vec<Response>) -> Result<bool> {
+        let mut plan = self.plans.pop().unwrap_or_default();
+        self.ledger.scheduler.plan(&mut plan);
+        self.ledger.note_plan(&plan, now);
+        if plan.rows.is_empty() {
+            self.plans.push(plan);
+            return Ok(false);
+        }
+        if let Err(error) = self.step.launch(&mut plan, &self.ledger) {
+            let now = Instant::now();
+            plan.rows.iter().for_each(|row| self.ledger.fail(row.task.request, error.clone(), now, out));
+            self.plans.push(plan);
+            return Err(error);
+        }
+        plan.rows.iter().for_each(|row| self.ledger.scheduler.launch(row));
+        self.flights.push_back(Flight { plan, began: now });
+        Ok(true)
+    }
+
+    /// Waits for a step, the oldest in flight, and lets its requests go on.
+    fn collect(&mut self, flight: &Flight, out: &mut Vec<Response>) -> Result<()> {
+        let rows = &flight.plan.rows;
+        let outputs = self.step.collect(&flight.plan);
+        let now = Instant::now();
+        match outputs {
+            Ok(outputs) => {
+                rows.iter().zip(outputs).for_each(|(row, output)| self.ledger.advance(row, output, now, out));
+                Ok(())
+            }
+            Err(error) => {
+                rows.iter().for_each(|row| self.ledger.fail_row(row, &error, now, out));
+                Err(error)
+            }
+        }
+    }
+
+    /// An empty plan while somebody waits and nothing is in flight would stay empty for ever.
     fn check_idle(&mut self, now: Instant, out: &mut Vec<Response>) -> Result<()> {
         if self.is_idle() {
             return Ok(());
@@ -73,43 +139,30 @@ impl Core {
         Err(error)
     }
 
-    fn compute(&mut self, out: &mut Vec<Response>) -> Result<()> {
-        let vocab_size = self.step.vocab_size();
-        let logits = match self.step.run(&self.plan, &self.ledger.scheduler) {
-            Ok(logits) => logits,
-            Err(error) => {
-                fail_rows(&mut self.ledger, &self.plan, &error, out);
-                return Err(error);
-            }
-        };
-        let (now, mut rest) = (Instant::now(), logits);
-        for row in &self.plan.rows {
-            let (of_row, others) = rest.split_at(row.logits * vocab_size);
-            rest = others;
-            self.ledger.advance(row, of_row, now, out);
-        }
-        Ok(())
-    }
-
-    fn count_iteration(&mut self, began: Instant) -> IterationStats {
-        let decoding = self.plan.rows.iter().filter(|row| row.len == 1).count();
+    fn count_iteration(&mut self, flight: Flight) -> IterationStats {
+        let Flight { plan, began } = flight;
         let stats = &mut self.stats;
         stats.iterations += 1;
-        stats.last_step = began.elapsed();
+        // A step that was launched behind another one begins when that ends.
+        let began = began.max(self.collected);
+        self.collected = Instant::now();
+        stats.last_step = self.collected.saturating_duration_since(began);
         stats.busy += stats.last_step;
-        stats.batch_tokens = self.plan.tokens();
-        IterationStats {
+        stats.batch_tokens = plan.tokens();
+        let iteration = IterationStats {
             iteration: stats.iterations,
-            rows: self.plan.rows.len(),
-            decode_rows: decoding,
+            rows: plan.rows.len(),
+            decode_rows: plan.rows.iter().filter(|row| row.len == 1).count(),
             tokens: stats.batch_tokens,
-            admitted: self.plan.admitted.len(),
-            preempted: self.plan.preempted.len(),
+            admitted: plan.admitted.len(),
+            preempted: plan.preempted.len(),
             running: stats.running,
             waiting: stats.waiting,
             kv: stats.kv,
             duration: stats.last_step,
-        }
+        };
+        self.plans.push(plan);
+        iteration
     }
 
     fn refresh_stats(&mut self) {
@@ -128,13 +181,5 @@ impl Core {
     #[cfg(test)]
     pub(super) fn verify(&self) {
         self.ledger.scheduler.kv().verify().expect("the cache is consistent");
-    }
-}
-
-fn fail_rows(ledger: &mut Ledger, plan: &StepPlan, error: &Error, out: &mut Vec<Response>) {
-    let now = Instant::now();
-    for row in &plan.rows {
-        ledger.scheduler.roll_back(row);
-        ledger.fail(row.task.request, error.clone(), now, out);
     }
 }

@@ -8,7 +8,7 @@ use crate::engine::{Limits, ModelInfo};
 use crate::error::{Error, Result};
 use crate::executor::{ExecutorConfig, ExecutorParts, RequestId};
 use crate::kv::GroupSpec;
-use crate::runtime::{Batch, Forward};
+use crate::runtime::{Batch, Forward, StepOutput};
 use crate::sampling::{Sampler, SamplingParams, Scratch};
 use crate::text::Tokenizer;
 
@@ -119,7 +119,7 @@ impl Forward for Fake {
         VOCAB
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<&[f32]> {
+    fn launch(&mut self, batch: &Batch) -> Result<()> {
         let call = self.calls;
         self.calls += 1;
         std::thread::sleep(self.delay);
@@ -139,7 +139,11 @@ impl Forward for Fake {
             logits.extend(logits_of(self.read(batch, row, position)));
         }
         self.logits = logits;
-        Ok(&self.logits)
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput<'_>> {
+        Ok(StepOutput { sampled: &[], logits: &self.logits })
     }
 }
 

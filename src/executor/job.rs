@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::executor::output::Output;
-use crate::executor::scheduler::{PlannedRow, Task, TaskId};
+use crate::executor::plan::PlannedRow;
+use crate::executor::task::{Flying, Task, TaskId};
 use crate::executor::{FinishReason, RequestId, RequestStats, Response};
 use crate::kv::PrefixKey;
 use crate::sampling::{Sampler, SamplingParams};
@@ -36,6 +37,8 @@ impl Job {
             key: self.key.clone(),
             reuse: !self.context_logits,
             logits_from: if wants_context { 0 } else { usize::MAX },
+            most: self.prompt.len() + self.params.max_tokens as usize,
+            flying: Flying::default(),
         }
     }
 }
@@ -98,6 +101,17 @@ impl Active {
     /// Sequences that have begun, complete or not.
     pub(super) fn begun(&self) -> u32 {
         self.speakers.len() as u32
+    }
+
+    /// The sampler of a sequence that is not complete.
+    pub(super) fn sampler(&self, sequence: u32) -> Option<&Sampler> {
+        self.speakers.get(sequence as usize)?.as_ref().map(|speaker| &speaker.sampler)
+    }
+
+    /// Whether somebody wants the raw logits that a sequence's next token is sampled from, be it as the prompt's last.
+    pub(super) fn wants_logits(&self, sequence: u32) -> bool {
+        let context = self.job.context_logits && sequence == 0 && self.context_kept < self.job.prompt.len();
+        context || self.job.generation_logits
     }
 
     pub(super) fn speaker(&mut self, sequence: u32) -> Result<&mut Speaker> {

@@ -5,10 +5,13 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::executor::job::{Active, Job, Voice};
-use crate::executor::scheduler::{PlannedRow, Scheduler, StepPlan, TaskId};
+use crate::executor::plan::{PlannedRow, StepPlan};
+use crate::executor::scheduler::Scheduler;
 use crate::executor::stats::Totals;
+use crate::executor::step::RowOutput;
+use crate::executor::task::TaskId;
 use crate::executor::{FinishReason, RequestId, Response};
-use crate::sampling::Scratch;
+use crate::sampling::{Sampler, Scratch};
 
 /// Requests, the scheduler that holds their sequences, and totals over those that ended.
 pub(super) struct Ledger {
@@ -95,28 +98,50 @@ impl Ledger {
         }
     }
 
-    /// Takes the logits of one computed row. A request that cannot go on fails alone.
-    pub(super) fn advance(&mut self, row: &PlannedRow, logits: &[f32], now: Instant, out: &mut Vec<Response>) {
-        let result = if row.samples { self.sample(row, logits, now, out) } else { self.fill(row, logits) };
+    /// The sampler of a row's sequence, and whether the raw logits of its last token are wanted.
+    pub(super) fn sampler(&self, row: &PlannedRow) -> Option<(&Sampler, bool)> {
+        let active = self.requests.get(&row.task.request)?;
+        Some((active.sampler(row.task.sequence)?, active.wants_logits(row.task.sequence)))
+    }
+
+    /// Takes what a step gave for one of its rows, which is nothing to a sequence that has ended while the row was in
+    /// flight. A request that cannot go on fails alone.
+    pub(super) fn advance(&mut self, row: &PlannedRow, output: RowOutput, now: Instant, out: &mut Vec<Response>) {
+        if !self.scheduler.land(row) {
+            return;
+        }
+        let result = if row.samples { self.say(row, output, now, out) } else { self.fill(row, output.logits) };
         if let Err(error) = result {
             self.fail(row.task.request, error, now, out);
         }
     }
 
+    /// A row's step has failed.
+    pub(super) fn fail_row(&mut self, row: &PlannedRow, error: &Error, now: Instant, out: &mut Vec<Response>) {
+        if self.scheduler.land(row) {
+            self.fail(row.task.request, error.clone(), now, out);
+        }
+    }
+
     /// A part of a prompt was computed.
     fn fill(&mut self, row: &PlannedRow, logits: &[f32]) -> Result<()> {
-        self.keep_context_logits(row, logits);
+        if let Some(active) = self.requests.get_mut(&row.task.request) {
+            keep_context_logits(active, &mut self.scheduler, row, logits, self.vocab_size);
+        }
         self.scheduler.commit(row)
     }
 
-    /// The next token of a sequence can be sampled. The row is committed only after its logits were found sound.
-    fn sample(&mut self, row: &PlannedRow, logits: &[f32], now: Instant, out: &mut Vec<Response>) -> Result<()> {
-        self.keep_context_logits(row, logits);
+    /// A sequence says its next token. The row is committed only after its logits were found sound.
+    fn say(&mut self, row: &PlannedRow, output: RowOutput, now: Instant, out: &mut Vec<Response>) -> Result<()> {
         let Some(active) = self.requests.get_mut(&row.task.request) else { return Ok(()) };
-        let logits = &logits[logits.len() - self.vocab_size..];
+        keep_context_logits(active, &mut self.scheduler, row, output.logits, self.vocab_size);
         let keeps_logits = active.job.generation_logits;
         let speaker = active.speaker(row.task.sequence)?;
-        let sampled = speaker.sampler.sample(logits, &mut self.scratch)?;
+        let logits = &output.logits[output.logits.len().saturating_sub(self.vocab_size)..];
+        let sampled = match output.token {
+            Some(token) => speaker.sampler.accept(token, logits, &mut self.scratch)?,
+            None => speaker.sampler.sample(logits, &mut self.scratch)?,
+        };
         self.scheduler.commit(row)?;
         if keeps_logits {
             speaker.output.push_logits(logits);
@@ -129,39 +154,18 @@ impl Ledger {
             Some(_) => drop(self.scheduler.remove(row.task, false)),
             None => self.scheduler.push(row.task, token),
         }
-        self.begin_siblings(row.task)?;
-        self.deliver(row.task, finish, now, out);
-        Ok(())
-    }
-
-    /// Once a prompt is in the cache, the request's other sequences begin and find it there.
-    fn begin_siblings(&mut self, first: TaskId) -> Result<()> {
-        let Some(active) = self.requests.get_mut(&first.request) else { return Ok(()) };
+        // Once a prompt is in the cache, the request's other sequences begin and find it there.
         while active.begun() < active.job.params.n {
             self.scheduler.add(active.begin_sequence(&self.voice)?);
         }
-        Ok(())
-    }
-
-    fn deliver(&mut self, task: TaskId, finish: Option<FinishReason>, now: Instant, out: &mut Vec<Response>) {
-        let Some(active) = self.requests.get_mut(&task.request) else { return };
         if active.job.stream || finish.is_some() {
-            out.push(active.respond(task.sequence, finish, now));
+            out.push(active.respond(row.task.sequence, finish, now));
         }
         if active.is_complete() {
-            self.requests.remove(&task.request);
+            self.requests.remove(&row.task.request);
             self.totals.completed += 1;
         }
-    }
-
-    fn keep_context_logits(&mut self, row: &PlannedRow, logits: &[f32]) {
-        let Some(active) = self.requests.get_mut(&row.task.request) else { return };
-        if !active.job.context_logits || row.task.sequence != 0 {
-            return;
-        }
-        let next = active.keep_context_logits(row, logits, self.vocab_size);
-        let from = if next < active.job.prompt.len() { next } else { usize::MAX };
-        self.scheduler.want_logits_from(row.task, from);
+        Ok(())
     }
 
     fn close(
@@ -179,4 +183,19 @@ impl Ledger {
         self.totals.count(finish);
         active.end(finish, error, now, out);
     }
+}
+
+fn keep_context_logits(
+    active: &mut Active,
+    scheduler: &mut Scheduler,
+    row: &PlannedRow,
+    logits: &[f32],
+    vocab_size: usize,
+) {
+    if !active.job.context_logits || row.task.sequence != 0 {
+        return;
+    }
+    let next = active.keep_context_logits(row, logits, vocab_size);
+    let from = if next < active.job.prompt.len() { next } else { usize::MAX };
+    scheduler.want_logits_from(row.task, from);
 }

@@ -6,7 +6,7 @@ use super::{Executor, ExecutorConfig, ExecutorParts};
 use crate::engine::{BLOCK_TOKENS, Engine, Limits};
 use crate::error::{Error, Result};
 use crate::kv::GroupSpec;
-use crate::runtime::{MemoryPlan, Session, open_device};
+use crate::runtime::{DeviceOptions, OpenDevice};
 use crate::text::{ChatTemplate, Tokenizer};
 
 /// Most tokens and rows of a step: bounds every product below.
@@ -27,7 +27,8 @@ impl Executor {
     pub fn load(engine: Arc<Engine>, config: ExecutorConfig) -> Result<Self> {
         check(&config)?;
         let plan = engine.plan();
-        let device = open_device(plan.target, config.threads, config.isa.as_deref())?;
+        let options = DeviceOptions { threads: config.threads, isa: config.isa.clone(), index: config.device };
+        let device = OpenDevice::new(plan.target, &options)?;
         let host = HOST_BYTES + TOKENIZER_FACTOR * engine.tokenizer_json().map_or(0, <[u8]>::len);
         let limits = Limits {
             tokens: config.max_batch_tokens,
@@ -35,8 +36,7 @@ impl Executor {
             rows: config.max_batch_size,
             kv_blocks: 0,
         };
-        let beside = device.scratch_bytes(plan, &limits).saturating_add(host);
-        let fixed = MemoryPlan::new(plan, &limits)?.total().saturating_add(beside);
+        let fixed = device.fixed_bytes(plan, &limits)?.saturating_add(host);
         let limits = Limits { kv_blocks: kv_blocks(&engine, &config, fixed)?, ..limits };
         let (tokenizer, template) = texts(&engine)?;
         Executor::new(ExecutorParts {
@@ -45,7 +45,7 @@ impl Executor {
             info: plan.model.clone(),
             tokenizer,
             template,
-            model: Box::new(Session::new(Arc::clone(&engine), device, limits)?),
+            model: device.load(Arc::clone(&engine), limits)?,
             config,
         })
     }

@@ -11,12 +11,14 @@ mod mailbox;
 mod mailroom;
 mod output;
 mod parts;
+mod plan;
 mod request;
 mod response;
 mod scheduler;
 mod service;
 mod stats;
 mod step;
+mod task;
 mod threads;
 
 #[cfg(test)]

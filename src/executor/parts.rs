@@ -1,7 +1,5 @@
 //! What an executor is made of, and how the parts come together.
 
-use std::sync::Arc;
-
 use crate::engine::ModelInfo;
 use crate::error::{Error, Result};
 use crate::executor::ExecutorConfig;
@@ -9,7 +7,8 @@ use crate::executor::core::Core;
 use crate::executor::intake::Intake;
 use crate::executor::job::Voice;
 use crate::executor::ledger::Ledger;
-use crate::executor::scheduler::{Scheduler, StepLimits};
+use crate::executor::plan::StepLimits;
+use crate::executor::scheduler::Scheduler;
 use crate::executor::step::Step;
 use crate::kv::{GroupSpec, KvConfig, KvManager};
 use crate::runtime::Forward;
@@ -44,13 +43,15 @@ pub(super) fn assemble(parts: ExecutorParts) -> Result<(Core, Intake)> {
     let intake = Intake {
         vocab_size: parts.info.vocab_size,
         sequence_tokens,
-        pool_tokens: pool_tokens(&kv, limits.tokens, sequence_tokens),
+        pool_tokens: pool_tokens(&kv, limits.tokens.saturating_mul(limits.depth), sequence_tokens),
         tokenizer: parts.tokenizer.clone(),
         template: parts.template,
     };
-    let voice = Voice { eos: Arc::from(parts.info.eos_token_ids), tokenizer: parts.tokenizer };
+    // An id that the model cannot say needs no attention.
+    let eos = parts.info.eos_token_ids.into_iter().filter(|id| (*id as usize) < parts.info.vocab_size).collect();
+    let voice = Voice { eos, tokenizer: parts.tokenizer };
     let ledger = Ledger::new(Scheduler::new(kv, limits), voice, parts.info.vocab_size);
-    Ok((Core::new(ledger, Step::new(parts.model, groups)), intake))
+    Ok((Core::new(ledger, Step::new(parts.model, groups), limits.depth), intake))
 }
 
 fn step_limits(parts: &ExecutorParts) -> Result<StepLimits> {
@@ -67,7 +68,9 @@ fn step_limits(parts: &ExecutorParts) -> Result<StepLimits> {
     if rows == 0 {
         return Err(Error::argument("max_batch_size", "must be at least 1"));
     }
-    Ok(StepLimits { rows, tokens, logit_rows: model.logit_rows })
+    // Sampling looks back to one token that only the device knows, so that more steps in flight would be of no use.
+    let depth = parts.model.depth().clamp(1, 2);
+    Ok(StepLimits { rows, tokens, logit_rows: model.logit_rows, depth })
 }
 
 fn sequence_tokens(parts: &ExecutorParts) -> usize {

@@ -10,12 +10,14 @@ use crate::executor::exchange::{Exchange, Inbox, Report};
 use crate::executor::mailroom::Call;
 use crate::executor::{IterationStats, Response};
 
-/// Computes until told to end. A panic ends it too; either way no request is left without its last response.
+/// Computes until told to end. A panic and a lost device end it too; either way no request is left without its last
+/// response.
 pub(super) fn run_loop(exchange: &Exchange, core: &mut Core) {
     let (mut inbox, mut responses) = (Inbox::default(), Vec::new());
     while exchange.next_work(core.is_idle(), &mut inbox) {
         let iteration = AssertUnwindSafe(|| iterate(core, &mut inbox, &mut responses));
         let (outcome, broken) = match catch_unwind(iteration) {
+            Ok(Err(error @ Error::DeviceLost { .. })) => (Ok(None), Some(error)),
             Ok(outcome) => (outcome, None),
             Err(payload) => (Ok(None), Some(panic_error("executor loop", payload.as_ref()))),
         };

@@ -4,8 +4,9 @@ use crate::backend::Batch;
 use crate::engine::{BLOCK_TOKENS, Limits, Plan};
 use crate::error::{Error, Result};
 
-/// Checks a batch against the limits and the plan, so that kernels may index without looking.
-pub(super) fn check_batch(batch: &Batch, plan: &Plan, limits: &Limits) -> Result<()> {
+/// Checks a batch against the limits and the plan, so that kernels may index without looking. `sampling` is what
+/// [`Forward::sampling`](super::Forward::sampling) says.
+pub(super) fn check_batch(batch: &Batch, plan: &Plan, limits: &Limits, sampling: Option<usize>) -> Result<()> {
     let wrong = |what: &str, why: String| Err(Error::argument(format!("batch.{what}"), why));
     let tokens = batch.tokens.len();
     if tokens > limits.tokens || batch.rows.len() > limits.rows || batch.logit_rows.len() > limits.logit_rows {
@@ -21,7 +22,40 @@ pub(super) fn check_batch(batch: &Batch, plan: &Plan, limits: &Limits) -> Result
     if batch.logit_rows.iter().any(|row| *row as usize >= tokens) || !batch.logit_rows.is_sorted() {
         return wrong("logit_rows", "indices must ascend and lie within the tokens".into());
     }
+    check_sampling(batch, plan, limits, sampling)?;
     check_rows(batch, plan, limits)
+}
+
+fn check_sampling(batch: &Batch, plan: &Plan, limits: &Limits, sampling: Option<usize>) -> Result<()> {
+    let wrong = |what: &str, why: &str| Err(Error::argument(format!("batch.{what}"), why));
+    let Some(most) = sampling else {
+        let none = batch.feeds.is_empty() && batch.samples.is_empty();
+        return if none { Ok(()) } else { wrong("samples", "this model does not sample") };
+    };
+    let feeds = &batch.feeds;
+    if !feeds.is_sorted_by(|a, b| a.token < b.token)
+        || feeds.iter().any(|f| f.token as usize >= batch.tokens.len() || f.slot as usize >= limits.rows)
+    {
+        return wrong("feeds", "they must ascend and lie within tokens and slots");
+    }
+    let samples = &batch.samples;
+    if !samples.is_sorted_by(|a, b| a.row < b.row)
+        || samples.iter().any(|s| s.row as usize >= batch.logit_rows.len() || s.slot as usize >= limits.rows)
+    {
+        return wrong("samples", "they must ascend and lie within logit rows and slots");
+    }
+    let mut end = 0;
+    let follows = samples.iter().all(|s| {
+        let start = std::mem::replace(&mut end, s.first_adjustment as usize + s.adjustments as usize);
+        start == s.first_adjustment as usize
+    });
+    if !follows || end != batch.adjustments.len() || end > most {
+        return wrong("adjustments", "they must be the sample rows' ranges one after the other, within the limit");
+    }
+    if batch.adjustments.iter().any(|a| a.token as usize >= plan.model.vocab_size) {
+        return wrong("adjustments", "a token is outside the vocabulary");
+    }
+    Ok(())
 }
 
 fn check_rows(batch: &Batch, plan: &Plan, limits: &Limits) -> Result<()> {
@@ -68,7 +102,7 @@ fn check_rows(batch: &Batch, plan: &Plan, limits: &Limits) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::BatchRow;
+    use crate::backend::{Adjustment, BatchRow, Change, Feed, SampleRow};
     use crate::engine::{KvGroup, ModelInfo, Precision, Target};
     use crate::types::DType;
 
@@ -86,6 +120,7 @@ mod tests {
         Plan {
             target: Target::Cpu,
             precision: Precision::F32,
+            invariant: false,
             model,
             values: vec![],
             slots: vec![],
@@ -104,6 +139,36 @@ mod tests {
             tables: vec![0, 1, 2],
             table_starts: vec![0, 2, 3],
             logit_rows: vec![1, 2],
+            ..Batch::default()
+        }
+    }
+
+    /// The same batch where the device knows token 2 and samples the last row.
+    fn sampled() -> Batch {
+        let sample = SampleRow {
+            row: 1,
+            slot: 3,
+            slot_is_last: true,
+            keep_logits: false,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 1.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+            sequence: 0,
+            position: 1,
+            first_adjustment: 0,
+            adjustments: 2,
+        };
+        let adjustment = |token| Adjustment { token, change: Change::Seen { generated: 1 } };
+        Batch {
+            feeds: vec![Feed { token: 2, slot: 3 }],
+            samples: vec![sample],
+            adjustments: vec![adjustment(4), adjustment(9)],
+            ..batch()
         }
     }
 
@@ -112,12 +177,19 @@ mod tests {
     fn refused(change: impl FnOnce(&mut Batch)) -> String {
         let mut batch = batch();
         change(&mut batch);
-        check_batch(&batch, &plan(), &LIMITS).expect_err("the batch is wrong").to_string()
+        check_batch(&batch, &plan(), &LIMITS, None).expect_err("the batch is wrong").to_string()
+    }
+
+    fn refused_sampling(change: impl FnOnce(&mut Batch)) -> String {
+        let mut batch = sampled();
+        change(&mut batch);
+        check_batch(&batch, &plan(), &LIMITS, Some(2)).expect_err("the batch is wrong").to_string()
     }
 
     #[test]
     fn accepts_a_sound_batch() {
-        assert_eq!(check_batch(&batch(), &plan(), &LIMITS), Ok(()));
+        assert_eq!(check_batch(&batch(), &plan(), &LIMITS, None), Ok(()));
+        assert_eq!(check_batch(&sampled(), &plan(), &LIMITS, Some(2)), Ok(()));
     }
 
     #[test]
@@ -130,5 +202,26 @@ mod tests {
         assert!(refused(|b| b.rows[0].context = usize::MAX).contains("last position"));
         assert!(refused(|b| b.table_starts = vec![0, 1, 3]).contains("1 blocks for 17 tokens"));
         assert!(refused(|b| b.logit_rows = vec![0, 0, 0, 0, 0]).contains("batch.size"));
+    }
+
+    #[test]
+    fn names_what_is_wrong_with_sampling() {
+        let unable = check_batch(&sampled(), &plan(), &LIMITS, None).expect_err("it does not sample");
+        assert!(unable.to_string().contains("batch.samples"));
+        assert!(refused_sampling(|b| b.feeds[0].token = 3).contains("batch.feeds"));
+        assert!(refused_sampling(|b| b.feeds[0].slot = 4).contains("batch.feeds"));
+        assert!(refused_sampling(|b| b.samples[0].row = 2).contains("batch.samples"));
+        assert!(refused_sampling(|b| b.samples[0].slot = 4).contains("batch.samples"));
+        assert!(refused_sampling(|b| b.samples[0].adjustments = 1).contains("batch.adjustments"));
+        assert!(refused_sampling(|b| b.samples[0].first_adjustment = 1).contains("batch.adjustments"));
+        assert!(refused_sampling(|b| b.adjustments[1].token = 10).contains("batch.adjustments"));
+    }
+
+    #[test]
+    fn sampled_rows_stay_on_the_device() {
+        let mut batch = sampled();
+        assert_eq!(batch.host_rows().collect::<Vec<_>>(), [0]);
+        batch.samples[0].keep_logits = true;
+        assert_eq!(batch.host_rows().collect::<Vec<_>>(), [0, 1]);
     }
 }

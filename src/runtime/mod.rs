@@ -6,8 +6,8 @@ mod forward;
 mod memory;
 mod session;
 
-pub use crate::backend::{Batch, BatchRow};
-pub use device::open_device;
-pub use forward::Forward;
+pub use crate::backend::{Adjustment, Batch, BatchRow, Change, Feed, SampleRow};
+pub use device::{DeviceOptions, OpenDevice, open_device};
+pub use forward::{Forward, SampleFault, StepOutput};
 pub use memory::MemoryPlan;
 pub use session::Session;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::check::check_batch;
-use super::{Forward, MemoryPlan};
+use super::{Forward, MemoryPlan, StepOutput};
 use crate::backend::{Batch, Bindings, Buffer, Device, Kernel, Region};
 use crate::engine::{Engine, Limits};
 use crate::error::{Error, Result};
@@ -13,6 +13,8 @@ pub struct Session {
     kernels: Vec<Box<dyn Kernel>>,
     device: Box<dyn Device>,
     logits: Region,
+    /// Logits of the step that was launched and not collected.
+    computed: Option<usize>,
     staging: Vec<f32>,
     limits: Limits,
     memory_bytes: u64,
@@ -52,7 +54,17 @@ impl Session {
         let kernels = (0..plan.steps.len())
             .map(|step| device.prepare(plan, step, &bindings, &limits))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { kernels, device, logits, staging: Vec::new(), limits, memory_bytes, _buffers: buffers, engine })
+        Ok(Self {
+            kernels,
+            device,
+            logits,
+            computed: None,
+            staging: Vec::new(),
+            limits,
+            memory_bytes,
+            _buffers: buffers,
+            engine,
+        })
     }
 
     /// The engine this session runs.
@@ -88,15 +100,21 @@ impl Forward for Session {
         self.engine.plan().model.vocab_size
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<&[f32]> {
+    fn launch(&mut self, batch: &Batch) -> Result<()> {
         let plan = self.engine.plan();
-        check_batch(batch, plan, &self.limits)?;
+        check_batch(batch, plan, &self.limits, None)?;
         for kernel in &mut self.kernels {
             // SAFETY: the session owns every region bound in `new`, and `&mut self` excludes another launch.
             unsafe { kernel.launch(batch)? };
         }
-        let count = batch.logit_rows.len() * plan.model.vocab_size;
-        // SAFETY: the last step wrote `logit_rows x vocab` values there; the borrow of `self` keeps writers out.
-        unsafe { self.device.read(self.logits, count, &mut self.staging) }
+        self.computed = Some(batch.logit_rows.len() * plan.model.vocab_size);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput<'_>> {
+        let count = self.computed.take().ok_or_else(|| Error::internal("session", "no step was launched"))?;
+        // SAFETY: the last step wrote `count` values there; the borrow of `self` keeps writers out.
+        let logits = unsafe { self.device.read(self.logits, count, &mut self.staging)? };
+        Ok(StepOutput { sampled: &[], logits })
     }
 }

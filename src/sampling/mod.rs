@@ -12,6 +12,6 @@ mod validate;
 pub use logprob::{TokenInfo, TokenLogprob};
 pub use params::{LogitBias, SamplingParams};
 pub use rng::{philox, uniform};
-pub use sampler::{Sampled, Sampler, Scratch};
+pub use sampler::{Sampled, Sampler, Scratch, draw};
 pub use stop::{StopMatcher, StopText};
 pub use validate::{MAX_BIASES, MAX_LOGPROBS, MAX_SEQUENCES, MAX_STOP_LENGTH, MAX_STOPS};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::sampling::logits::Processors;
+use crate::runtime::{Adjustment, SampleFault, SampleRow};
+use crate::sampling::logits::{History, adjust};
 use crate::sampling::{SamplingParams, TokenInfo, rng};
 
 /// A token that may be chosen.
@@ -49,15 +50,15 @@ pub struct Sampled {
 pub struct Sampler {
     params: Arc<SamplingParams>,
     sequence: u32,
-    processors: Processors,
+    history: History,
 }
 
 impl Sampler {
     /// A sampler for validated parameters; `sequence` is the index among the request's sequences.
     #[must_use]
     pub fn new(params: Arc<SamplingParams>, sequence: u32, prompt: &[u32], eos: &[u32]) -> Self {
-        let processors = Processors::new(params.clone(), prompt, eos);
-        Self { params, sequence, processors }
+        let history = History::new(params.clone(), prompt, eos);
+        Self { params, sequence, history }
     }
 
     /// Chooses the next token from a row of `vocab_size` logits and adds it to the history.
@@ -65,68 +66,144 @@ impl Sampler {
     /// # Errors
     /// `Numeric` when the row holds NaN or +inf (no distribution follows from it), or no token that may be chosen.
     pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<Sampled> {
-        let raw_max = largest(logits)?;
-        let row = self.processed(logits, &mut scratch.logits);
-        let token = if self.params.temperature == 0.0 {
-            most_likely(row)?
-        } else {
-            filter(row, &self.params, &mut scratch.candidates)?;
-            let position = self.processors.generated();
-            pick(&scratch.candidates, rng::uniform(self.params.seed, self.sequence, position))
+        let token = draw(&self.bare_row(false), self.history.adjustments(), None, logits, scratch);
+        self.accept(token, logits, scratch)
+    }
+
+    /// What a device needs to choose the next token from logit row `row` with sample slot `slot`; with `ahead` the token
+    /// after the next one, which is in that slot. Its changes to the logits are appended to `adjustments`.
+    pub fn row(&self, row: u32, slot: u32, ahead: bool, adjustments: &mut Vec<Adjustment>) -> SampleRow {
+        let first = adjustments.len();
+        self.history.append_to(adjustments, ahead);
+        let count = adjustments.len() - first;
+        let (first_adjustment, adjustments) = (first as u32, count as u32);
+        SampleRow { row, slot, first_adjustment, adjustments, ..self.bare_row(ahead) }
+    }
+
+    /// The most adjustments that [`row`](Self::row) appends.
+    #[must_use]
+    pub fn adjustments(&self) -> usize {
+        self.history.adjustments().len()
+    }
+
+    /// Adds what a device chose from `row` to the history. `logits` is the row as the model gave it, or empty when no
+    /// log-probabilities were asked for.
+    ///
+    /// # Errors
+    /// `Numeric` when there is no token.
+    pub fn accept(
+        &mut self,
+        token: Result<u32, SampleFault>,
+        logits: &[f32],
+        scratch: &mut Scratch,
+    ) -> Result<Sampled> {
+        let token = token.map_err(numeric)?;
+        let info = match self.params.logprobs {
+            None => None,
+            Some(top) => {
+                let max = largest(logits).map_err(numeric)?;
+                Some(TokenInfo::of(logits, max, token, top as usize, &mut scratch.order))
+            }
         };
-        self.processors.record(token);
-        let top = self.params.logprobs;
-        let info = top.map(|top| TokenInfo::of(logits, raw_max, token, top as usize, &mut scratch.order));
+        self.history.record(token);
         Ok(Sampled { token, info })
     }
 
-    fn processed<'a>(&self, logits: &'a [f32], copy: &'a mut Vec<f32>) -> &'a [f32] {
-        if !self.processors.active() {
-            return logits;
+    /// A sample row without logits, slot and adjustments.
+    fn bare_row(&self, ahead: bool) -> SampleRow {
+        let p = &self.params;
+        SampleRow {
+            row: 0,
+            slot: 0,
+            slot_is_last: ahead && self.history.penalises(),
+            keep_logits: p.logprobs.is_some(),
+            temperature: p.temperature,
+            top_k: p.top_k,
+            top_p: p.top_p,
+            min_p: p.min_p,
+            repetition_penalty: p.repetition_penalty,
+            presence_penalty: p.presence_penalty,
+            frequency_penalty: p.frequency_penalty,
+            seed: p.seed,
+            sequence: self.sequence,
+            position: self.history.generated() + u32::from(ahead),
+            first_adjustment: 0,
+            adjustments: 0,
         }
-        copy.clear();
-        copy.extend_from_slice(logits);
-        self.processors.apply(copy);
-        copy
+    }
+
+    #[cfg(test)]
+    pub(super) fn record(&mut self, token: u32) {
+        self.history.record(token);
     }
 }
 
+/// Chooses a token from a row of logits: what every device does with a [`SampleRow`]. `last` is the token in the row's
+/// slot where that [is last](SampleRow::slot_is_last).
+pub fn draw(
+    row: &SampleRow,
+    adjustments: &[Adjustment],
+    last: Option<u32>,
+    logits: &[f32],
+    scratch: &mut Scratch,
+) -> Result<u32, SampleFault> {
+    largest(logits)?;
+    let logits = match (adjustments, last) {
+        ([], None) => logits,
+        _ => {
+            scratch.logits.clear();
+            scratch.logits.extend_from_slice(logits);
+            adjust(&mut scratch.logits, row, adjustments, last);
+            &scratch.logits
+        }
+    };
+    if row.temperature == 0.0 {
+        return most_likely(logits);
+    }
+    filter(logits, row, &mut scratch.candidates)?;
+    Ok(pick(&scratch.candidates, rng::uniform(row.seed, row.sequence, row.position)))
+}
+
 /// The largest value of a row that a distribution follows from.
-fn largest(logits: &[f32]) -> Result<f32> {
+fn largest(logits: &[f32]) -> Result<f32, SampleFault> {
     let (mut max, mut broken) = (f32::NEG_INFINITY, false);
     for &logit in logits {
         broken |= logit.is_nan() | (logit == f32::INFINITY);
         max = if logit > max { logit } else { max };
     }
     if broken {
-        return Err(numeric("a logit is NaN or +inf"));
+        return Err(SampleFault::NotFinite);
     }
     if max == f32::NEG_INFINITY {
-        return Err(numeric("no token has a finite logit, or every token is banned"));
+        return Err(SampleFault::NothingLeft);
     }
     Ok(max)
 }
 
-fn numeric(why: &str) -> Error {
+fn numeric(fault: SampleFault) -> Error {
+    let why = match fault {
+        SampleFault::NotFinite => "a logit is NaN or +inf",
+        SampleFault::NothingLeft => "no token has a finite logit, or every token is banned",
+    };
     Error::Numeric { what: "logits".into(), why: why.into() }
 }
 
-fn most_likely(logits: &[f32]) -> Result<u32> {
+fn most_likely(logits: &[f32]) -> Result<u32, SampleFault> {
     let max = largest(logits)?;
     let at = logits.iter().position(|l| *l == max).expect("the largest value is in its row");
     Ok(at as u32)
 }
 
 /// Fills `candidates` with the tokens that the filters keep, by ascending id.
-fn filter(logits: &[f32], params: &SamplingParams, candidates: &mut Vec<Candidate>) -> Result<()> {
+fn filter(logits: &[f32], row: &SampleRow, candidates: &mut Vec<Candidate>) -> Result<(), SampleFault> {
     let max = largest(logits)?;
     candidates.clear();
     let possible = logits.iter().zip(0u32..).filter(|(logit, _)| **logit != f32::NEG_INFINITY);
     candidates.extend(possible.map(|(&logit, token)| Candidate { logit, token, weight: 0.0 }));
-    keep_top_k(candidates, params.top_k as usize);
-    weigh(candidates, max, params.temperature);
-    keep_top_p(candidates, f64::from(params.top_p));
-    candidates.retain(|c| c.weight >= f64::from(params.min_p));
+    keep_top_k(candidates, row.top_k as usize);
+    weigh(candidates, max, row.temperature);
+    keep_top_p(candidates, f64::from(row.top_p));
+    candidates.retain(|c| c.weight >= f64::from(row.min_p));
     candidates.sort_unstable_by_key(|c| c.token);
     Ok(())
 }

@@ -39,7 +39,7 @@ fn naive(logits: &[f32], p: &SamplingParams) -> Vec<f64> {
 
 fn filtered(logits: &[f32], p: &SamplingParams) -> Vec<f64> {
     let mut candidates = Vec::new();
-    filter(logits, p, &mut candidates).unwrap();
+    filter(logits, &sampler(p.clone()).bare_row(false), &mut candidates).unwrap();
     let total: f64 = candidates.iter().map(|c| c.weight).sum();
     let mut probabilities = vec![0.0; logits.len()];
     candidates.iter().for_each(|c| probabilities[c.token as usize] = c.weight / total);
@@ -78,7 +78,7 @@ proptest! {
         uniform in 0.0f64..1.0,
     ) {
         let mut candidates = Vec::new();
-        filter(&logits, &params, &mut candidates).unwrap();
+        filter(&logits, &sampler(params.clone()).bare_row(false), &mut candidates).unwrap();
         let chosen = pick(&candidates, uniform) as usize;
         let p = filtered(&logits, &params);
         let below: f64 = p[..chosen].iter().sum();

@@ -9,6 +9,8 @@ pub enum DType {
     F32,
     F16,
     BF16,
+    /// 8-bit float of 4 exponent and 3 mantissa bits, without infinities.
+    E4M3,
     I32,
 }
 
@@ -19,6 +21,7 @@ impl DType {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
+            DType::E4M3 => 1,
         }
     }
 }
@@ -29,6 +32,7 @@ impl std::fmt::Display for DType {
             DType::F32 => "f32",
             DType::F16 => "f16",
             DType::BF16 => "bf16",
+            DType::E4M3 => "e4m3",
             DType::I32 => "i32",
         })
     }

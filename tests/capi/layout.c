@@ -49,7 +49,12 @@ int main(void) {
     FIELD(trtllm_build_config, max_positions);
     FIELD(trtllm_build_config, precision);
     FIELD(trtllm_build_config, dummy_weights);
+    FIELD(trtllm_build_config, target);
+    FIELD(trtllm_build_config, kv_precision);
+    FIELD(trtllm_build_config, head_precision);
+    FIELD(trtllm_build_config, invariant);
     FIELD(trtllm_build_config, reserved);
+    FIELD(trtllm_build_config, archs);
     SIZE(trtllm_token_logprob);
     FIELD(trtllm_token_logprob, token);
     FIELD(trtllm_token_logprob, logprob);
@@ -91,7 +96,7 @@ int main(void) {
     FIELD(trtllm_executor_config, max_pending_responses);
     FIELD(trtllm_executor_config, threads);
     FIELD(trtllm_executor_config, prefix_reuse);
-    FIELD(trtllm_executor_config, reserved);
+    FIELD(trtllm_executor_config, device);
     SIZE(trtllm_executor_stats);
     FIELD(trtllm_executor_stats, iterations);
     FIELD(trtllm_executor_stats, completed);

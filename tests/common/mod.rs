@@ -35,15 +35,23 @@ fn build(checkpoint: &str, path: &Path, precision: Precision, disabled_passes: &
     let options = BuildOptions {
         precision: Some(precision),
         disabled_passes: disabled_passes.iter().map(ToString::to_string).collect(),
-        max_positions: None,
+        ..BuildOptions::default()
     };
     let source = Source::Checkpoint(tests_path(checkpoint));
     builder::build(&source, path, &options, &mut |_, _| ControlFlow::Continue(())).expect("the checkpoint builds");
 }
 
+/// The engine of any source, built with any options.
+pub fn engine_of(source: &Source, options: &BuildOptions) -> Arc<Engine> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.engine");
+    builder::build(source, &path, options, &mut |_, _| ControlFlow::Continue(())).expect("the engine builds");
+    Arc::new(Engine::open(&path, LoadMode::Read, &mut |_| ControlFlow::Continue(())).expect("the engine opens"))
+}
+
 /// A session for one request of up to `tokens` tokens on `threads` threads.
 pub fn session(engine: &Arc<Engine>, tokens: usize, threads: usize, isa: Option<&str>) -> Session {
-    let device = open_device(engine.plan().target, threads, isa).expect("the CPU opens");
+    let device = open_device(threads, isa).expect("the CPU opens");
     let kv_blocks = tokens.div_ceil(BLOCK_TOKENS);
     let limits = Limits { tokens, logit_rows: tokens, rows: 1, kv_blocks };
     Session::new(Arc::clone(engine), device, limits).expect("the session fits")
@@ -51,8 +59,13 @@ pub fn session(engine: &Arc<Engine>, tokens: usize, threads: usize, isa: Option<
 
 /// Logits after every token of one request, prefilled in pieces of the given lengths.
 pub fn logits(session: &mut Session, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
-    assert_eq!(pieces.iter().sum::<usize>(), tokens.len());
     let groups = session.engine().plan().kv_groups.len();
+    logits_of(session, groups, tokens, pieces)
+}
+
+/// The same for any model with `groups` KV groups.
+pub fn logits_of(model: &mut dyn Forward, groups: usize, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
+    assert_eq!(pieces.iter().sum::<usize>(), tokens.len());
     let blocks = u32::try_from(tokens.len().div_ceil(BLOCK_TOKENS)).expect("a short request");
     let (mut all, mut context) = (Vec::new(), 0);
     for piece in pieces {
@@ -64,8 +77,9 @@ pub fn logits(session: &mut Session, tokens: &[u32], pieces: &[usize]) -> Vec<f3
             tables: (0..groups).flat_map(|_| 0..blocks).collect(),
             table_starts: (0..=groups).map(|g| g * blocks as usize).collect(),
             logit_rows: (0..*piece as u32).collect(),
+            ..Batch::default()
         };
-        all.extend_from_slice(session.forward(&batch).expect("the batch is valid"));
+        all.extend_from_slice(model.forward(&batch).expect("the batch is valid"));
         context = end;
     }
     all

@@ -153,8 +153,9 @@ fn run(engine: Arc<Engine>) {
         tables: vec![0; groups],
         table_starts: (0..=groups).collect(),
         logit_rows: vec![0, 1],
+        ..Batch::default()
     };
-    let device = open_device(plan.target, 1, None).expect("the CPU opens");
+    let device = open_device(1, None).expect("the CPU opens");
     if let Some(mut session) = settle(Session::new(engine, device, limits), statuses) {
         settle(session.forward(&batch).map(<[f32]>::len), statuses);
     }

@@ -108,6 +108,12 @@ pub struct CubinStore<C = RuntimeCompiler> {
 }
 
 impl CubinStore {
+    /// A store of nothing but the user's cache and the compiler, as builders need it.
+    #[must_use]
+    pub fn compiling() -> Self {
+        Self::new(StoredCubins::default(), StoredPolicy::Refuse, CubinCache::of_user())
+    }
+
     /// A store of an engine's cubins (none: [`StoredCubins::default`]), with a cache or without.
     #[must_use]
     pub fn new(stored: StoredCubins, policy: StoredPolicy, cache: Option<CubinCache>) -> Self {
@@ -204,7 +210,7 @@ mod tests {
     }
 
     fn stored(arch: Arch) -> StoredCubins {
-        let bytes = super::super::stored::pack(&[(spec(), arch, b"stored".to_vec())], (13, 0)).unwrap();
+        let bytes = super::super::stored::pack(&[(spec(), arch, (*b"stored").into())], (13, 0)).unwrap();
         super::super::stored::unpack(&bytes).unwrap()
     }
 

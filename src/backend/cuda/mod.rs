@@ -1,22 +1,45 @@
 //! The CUDA backend, through the driver API alone; every library is opened at run time.
+//!
+//! A plan becomes works (`work`), works become calls (`choose` and one file per kind of kernel), calls become launches with
+//! addresses (`bind`), and a program enqueues these for each step, as a graph where the step's shape allows one.
 
+mod attention;
+mod bind;
 mod cache;
+mod call;
+mod choose;
 mod cubins;
+mod device;
 mod driver;
 #[cfg(test)]
 pub mod fake;
+mod flight;
 mod kernel;
 mod library;
-pub mod nvrtc;
+mod linear;
+mod memory;
+mod nvrtc;
+mod program;
 mod real;
-pub mod sources;
+mod rowwise;
+mod sample;
+mod sources;
+mod step;
 mod stored;
+mod target;
+mod work;
+mod workspace;
 
 pub use cache::{CubinCache, cache_folder};
+pub use choose::specialisations;
 pub use cubins::{Compiler, CubinKey, CubinStore, RuntimeCompiler, StoredPolicy};
+pub use device::{CudaDevice, CudaProgram};
 pub use driver::{
     Address, Arch, Argument, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Module, TensorMap,
 };
 pub use kernel::KernelSpec;
+pub use nvrtc::version as nvrtc_version;
 pub use real::RealDriver;
-pub use stored::{StoredCubins, pack, unpack};
+pub use sample::SampleResult;
+pub use stored::{StoredCubins, pack as pack_cubins, unpack as unpack_cubins};
+pub use target::CudaTarget;

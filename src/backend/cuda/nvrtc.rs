@@ -15,13 +15,9 @@ use crate::error::{Error, Result};
 
 /// Names the library by its full path; no other is tried then.
 const VARIABLE: &str = "TRTLLM_NVRTC";
-const NAMES: [&str; 5] = [
-    "libnvrtc.so.13",
-    "libnvrtc.so.12",
-    "libnvrtc.so",
-    "/usr/local/cuda/lib64/libnvrtc.so.13",
-    "/usr/local/cuda/lib64/libnvrtc.so",
-];
+const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+/// Where toolkits put it without telling the linker; the bare name is looked for before.
+const FOLDERS: [&str; 3] = ["", "/usr/local/cuda/lib64", "/usr/local/cuda/targets/x86_64-linux/lib"];
 /// The compiler recurses deeply on large kernels.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -44,14 +40,6 @@ pub fn compile(spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
     let text = sources::source(spec.source)
         .ok_or_else(|| Error::internal(spec.source, "the library carries no such kernel"))?;
     compile_text(text, spec, arch)
-}
-
-/// The cubins of all specifications, in their order, compiled by so many threads.
-///
-/// # Errors
-/// As [`compile`], the first one met; `ThreadFailed`.
-pub fn compile_all(specs: &[KernelSpec], arch: Arch, threads: usize) -> Result<Vec<Vec<u8>>> {
-    in_parallel(specs, threads, |spec| compile(spec, arch))
 }
 
 /// `work` on every item by so many threads; results in the items' order. The first error stops all.
@@ -159,7 +147,7 @@ fn open() -> Result<Nvrtc> {
         Some(path) => {
             Library::open(path).map_err(|why| missing(&format!("{VARIABLE} names no usable library: {why}")))?
         }
-        None => NAMES.iter().find_map(|name| Library::open(name).ok()).ok_or_else(|| {
+        None => candidates().find_map(|path| Library::open(path).ok()).ok_or_else(|| {
             missing(&format!(
                 "libnvrtc was not found: install the CUDA toolkit or set {VARIABLE} to the library's path"
             ))
@@ -169,6 +157,10 @@ fn open() -> Result<Nvrtc> {
         open_builtins(&file);
     }
     Nvrtc::of(library).map_err(|name| missing(&format!("libnvrtc is too old: it lacks {name}")))
+}
+
+fn candidates() -> impl Iterator<Item = PathBuf> {
+    FOLDERS.iter().flat_map(|folder| NAMES.iter().map(move |name| Path::new(folder).join(name)))
 }
 
 fn missing(why: &str) -> Error {

@@ -1,21 +1,15 @@
 //! The kernels' source text, which the library carries.
 
-include!(concat!(env!("OUT_DIR"), "/kernel_sources.rs"));
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// The text of a file by its path below `kernels/`.
-#[must_use]
-pub fn source(path: &str) -> Option<&'static str> {
-    SOURCES.binary_search_by_key(&path, |(name, _)| name).ok().map(|at| SOURCES[at].1)
+pub(super) fn source(path: &str) -> Option<&'static str> {
+    KERNELS.iter().find(|(name, _)| *name == path).map(|(_, text)| *text)
 }
 
-/// Path and text of every header, ascending by path.
-pub fn headers() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SOURCES.iter().copied().filter(|(path, _)| path.ends_with(".cuh"))
-}
-
-/// Paths of the sources that are compiled, ascending.
-pub fn kernels() -> impl Iterator<Item = &'static str> {
-    SOURCES.iter().map(|(path, _)| *path).filter(|path| path.ends_with(".cu"))
+/// Path and text of every header, in an order that is always the same.
+pub(super) fn headers() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KERNELS.iter().copied().filter(|(path, _)| path.ends_with(".cuh"))
 }
 
 #[cfg(test)]
@@ -24,10 +18,9 @@ mod tests {
 
     #[test]
     fn sources_are_found_by_path() {
-        assert!(SOURCES.is_sorted());
         assert!(source("common/types.cuh").unwrap().contains("half_t"));
         assert_eq!(source("common/none.cuh"), None);
         assert!(headers().any(|(path, _)| path == "common/ptx.cuh"));
-        assert!(kernels().all(|path| source(path).is_some()));
+        assert!(headers().all(|(path, text)| source(path) == Some(text)));
     }
 }

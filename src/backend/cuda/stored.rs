@@ -51,7 +51,7 @@ impl StoredCubins {
 ///
 /// # Errors
 /// `Internal` for a specification whose source the library does not carry.
-pub fn pack(cubins: &[(KernelSpec, Arch, Vec<u8>)], compiler: (u32, u32)) -> Result<Vec<u8>> {
+pub fn pack(cubins: &[(KernelSpec, Arch, Arc<[u8]>)], compiler: (u32, u32)) -> Result<Vec<u8>> {
     let mut entries = BTreeMap::new();
     for (spec, arch, cubin) in cubins {
         entries.insert(CubinKey::new(spec, *arch)?, (*arch, cubin));
@@ -65,7 +65,7 @@ pub fn pack(cubins: &[(KernelSpec, Arch, Vec<u8>)], compiler: (u32, u32)) -> Res
         bytes.extend(arch.major.to_le_bytes());
         bytes.extend(arch.minor.to_le_bytes());
         bytes.extend((cubin.len() as u64).to_le_bytes());
-        bytes.extend(cubin);
+        bytes.extend_from_slice(cubin);
     }
     bytes.extend(xxh3_64(&bytes).to_le_bytes());
     Ok(bytes)
@@ -148,9 +148,9 @@ mod tests {
         KernelSpec::new("common/types.cuh", "none").define("N", n)
     }
 
-    fn set() -> Vec<(KernelSpec, Arch, Vec<u8>)> {
+    fn set() -> Vec<(KernelSpec, Arch, Arc<[u8]>)> {
         let archs = [Arch { major: 8, minor: 0 }, Arch { major: 9, minor: 0 }];
-        (0..6).map(|n| (spec(n), archs[n % 2], vec![n as u8; n * 7])).collect()
+        (0..6).map(|n| (spec(n), archs[n % 2], vec![n as u8; n * 7].into())).collect()
     }
 
     #[test]

@@ -19,7 +19,7 @@ const MODES: [LoadMode; 2] = [LoadMode::Map, LoadMode::Read];
 /// A model of one layer that is an embedding, attention and a head.
 fn small_plan() -> Plan {
     let attention = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5 };
-    let value = |name: &str, rows, columns, slot| Value { name: name.into(), rows, columns, slot };
+    let value = |name: &str, rows, columns, slot| Value { name: name.into(), rows, columns, dtype: DType::F32, slot };
     let view = |value, start, columns| View { value, start, columns };
     let step = |name: &str, op, inputs: &[View], weights: &[usize], outputs: &[View]| Step {
         name: name.into(),
@@ -32,6 +32,7 @@ fn small_plan() -> Plan {
     Plan {
         target: Target::Cpu,
         precision: Precision::F32,
+        invariant: false,
         model: ModelInfo {
             architecture: "Test".into(),
             vocab_size: 5,
@@ -75,6 +76,7 @@ fn weight(name: &str, shape: &[usize], packing: Packing, offset: u64) -> WeightS
         dtype: DType::F32,
         shape: shape.to_vec(),
         packing,
+        scale: None,
         offset,
         bytes: 0,
         checksum: String::new(),

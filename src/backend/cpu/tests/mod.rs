@@ -86,6 +86,7 @@ impl Case {
         let plan = Plan {
             target: Target::Cpu,
             precision: Precision::F32,
+            invariant: false,
             model,
             values: vec![],
             slots: vec![],
@@ -105,7 +106,7 @@ impl Case {
             Rows::LogitRows => self.limits.logit_rows = self.limits.logit_rows.max(data.len() / columns),
         }
         self.plan.slots.push(Slot { bytes_per_token: 4 * columns, bytes_per_logit_row: 4 * columns });
-        self.plan.values.push(Value { name: format!("value {slot}"), rows, columns, slot });
+        self.plan.values.push(Value { name: format!("value {slot}"), rows, columns, dtype: DType::F32, slot });
         self.slots.push(data);
         slot
     }
@@ -134,7 +135,16 @@ impl Case {
         self.plan.steps[0].weights.push(self.weights.len());
         let name = format!("weight {}", self.weights.len());
         let bytes = 4 * words.len() as u64;
-        self.plan.weights.push(WeightSpec { name, dtype, shape, packing, offset: 0, bytes, checksum: String::new() });
+        self.plan.weights.push(WeightSpec {
+            name,
+            dtype,
+            shape,
+            packing,
+            scale: None,
+            offset: 0,
+            bytes,
+            checksum: String::new(),
+        });
         self.weights.push(words);
         self
     }
@@ -226,6 +236,7 @@ pub(super) fn plain_batch(tokens: usize) -> Batch {
         tables: vec![],
         table_starts: vec![0, 0],
         logit_rows: vec![],
+        ..Batch::default()
     }
 }
 

@@ -1,0 +1,33 @@
+// Rows of a table: out[r] = table[index(r)].
+//
+// index(r) = tokens[r], or sampled[-1 - tokens[r]] where that is negative: the id that an earlier step chose and left on the device.
+// INDEX_POSITIONS: index(r) = positions[r], unsigned, in the argument of tokens (the learned position table); sampled is not read.
+// Macros: COLUMNS; OUTPUT_F32 (else half_t); INDEX_POSITIONS; ELEMENT_F16. Layouts: table [ids][COLUMNS], out [rows][COLUMNS].
+// Grid: (rows, ceil(COLUMNS / 2048)). Block: THREADS = 32 * min(ceil(COLUMNS / 256), 8). No dynamic shared memory.
+// When COLUMNS is a multiple of 8, pointers are multiples of 16 bytes. The caller has checked the ids.
+#include "common/ptx.cuh"
+#include "rowwise/row.cuh"
+
+#ifdef OUTPUT_F32
+typedef float out_t;
+#else
+typedef half_t out_t;
+#endif
+
+constexpr int THREADS = COLUMNS > 1792 ? 256 : 32 * ((COLUMNS + 255) / 256);
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+embedding(out_t *out, const half_t *table, const int *tokens, const u32 *sampled, u32 rows) {
+    pdl_launch();
+    u64 row = blockIdx.x;
+    int column = 8 * (blockIdx.y * THREADS + threadIdx.x);
+    if (row >= rows || column >= COLUMNS) return;
+    pdl_wait();
+    int index = tokens[row];
+#ifndef INDEX_POSITIONS
+    if (index < 0) index = (int)sampled[-1 - index];
+#endif
+    float v[8];
+    load8<COLUMNS % 8 == 0>(v, table + (u64)(u32)index * COLUMNS + column, COLUMNS - column);
+    store8<COLUMNS % 8 == 0>(out + row * COLUMNS + column, v, COLUMNS - column);
+}

@@ -1,0 +1,36 @@
+//! What kernels are chosen for.
+
+use super::driver::{Arch, DeviceInfo};
+
+/// A device as far as the choice of kernels depends on it, with the engine's options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CudaTarget {
+    pub arch: Arch,
+    pub multiprocessors: usize,
+    /// Shared memory of a multiprocessor that blocks may use together.
+    pub shared_bytes: usize,
+    /// A request's bits depend on nothing but itself: one order of sums for every step.
+    pub invariant: bool,
+}
+
+impl CudaTarget {
+    /// A typical device of an arch: for builds without one.
+    #[must_use]
+    pub fn typical(arch: Arch, invariant: bool) -> Self {
+        let (multiprocessors, shared) = match arch.number() {
+            80 => (108, 164),
+            87 => (16, 164),
+            90 => (132, 228),
+            100..=103 => (148, 228),
+            89 => (142, 100),
+            _ => (170, 100),
+        };
+        Self { arch, multiprocessors, shared_bytes: shared << 10, invariant }
+    }
+
+    /// A device that is there.
+    #[must_use]
+    pub fn of(info: &DeviceInfo, invariant: bool) -> Self {
+        Self { multiprocessors: info.multiprocessors, ..Self::typical(info.arch, invariant) }
+    }
+}

@@ -1,0 +1,109 @@
+//! Every specialisation that plans select compiles for every arch, without a GPU, and the hot ones are what they should be.
+//!
+//! Needs NVRTC (`TRTLLM_NVRTC` names it, or it is at its usual places) and, for the second test, nvdisasm (`TRTLLM_NVDISASM`).
+//! `tests/run.sh` brings both; without them a test is skipped, and says so.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use common::tests_path;
+use trtllm::backend::cuda::{Arch, CubinStore, CudaTarget, KernelSpec, nvrtc_version, specialisations};
+use trtllm::builder::{BuildOptions, Source, plan};
+use trtllm::engine::{Precision, Target};
+
+const ARCHS: [u32; 6] = [80, 87, 89, 90, 100, 120];
+
+fn arch(number: u32) -> Arch {
+    Arch { major: number / 10, minor: number % 10 }
+}
+
+/// The plans whose kernels are compiled: the tiny model, a large one, GPT-2's operations, and unfused ones.
+fn specs(target: &CudaTarget) -> BTreeSet<KernelSpec> {
+    let large = tests_path("../examples-cpp/bench/llama-3.1-8b.json");
+    let sources = [
+        (Source::Checkpoint(tests_path("models/tiny")), Precision::Bf16, false),
+        (Source::Checkpoint(tests_path("models/tiny")), Precision::F16, true),
+        (Source::Checkpoint(tests_path("golden/gpt2")), Precision::Bf16, false),
+        (Source::Dummy { config: large.clone(), seed: 0 }, Precision::Bf16, false),
+        (Source::Dummy { config: large, seed: 0 }, Precision::Fp8, false),
+    ];
+    let mut all = BTreeSet::new();
+    for (source, precision, unfused) in sources {
+        let disabled = ["qkv", "attention", "residual_norm", "gated_linear"].map(str::to_string);
+        let options = BuildOptions {
+            target: Some(Target::Cuda),
+            precision: Some(precision),
+            kv_fp8: precision == Precision::Fp8,
+            disabled_passes: if unfused { disabled.to_vec() } else { vec![] },
+            ..BuildOptions::default()
+        };
+        let plan = plan(&source, &options).expect("the plan is made");
+        for invariant in [false, true] {
+            all.extend(specialisations(&plan, &CudaTarget { invariant, ..*target }));
+        }
+    }
+    all
+}
+
+fn compiler() -> bool {
+    nvrtc_version().inspect_err(|error| println!("skipped: {error}")).is_ok()
+}
+
+#[test]
+fn every_specialisation_compiles_for_every_arch() {
+    if !compiler() {
+        return;
+    }
+    for number in ARCHS {
+        let target = CudaTarget::typical(arch(number), false);
+        let specs = specs(&target).into_iter().collect::<Vec<_>>();
+        let cubins = CubinStore::compiling().get_all(&specs, target.arch, 2).unwrap_or_else(|error| panic!("{error}"));
+        println!(
+            "{}: {} kernels, {} KiB",
+            target.arch,
+            specs.len(),
+            cubins.iter().map(|cubin| cubin.len()).sum::<usize>() >> 10
+        );
+    }
+}
+
+/// Instructions that a hot kernel must have.
+fn wanted(spec: &KernelSpec) -> Option<&'static [&'static str]> {
+    match spec.source {
+        "linear/gemv.cu" => Some(&["HMMA", "UBLKCP"]),
+        "linear/sm90_gemm.cu" => Some(&["GMMA", "UTMALDG"]),
+        "attention/decode.cu" => Some(&["HMMA"]),
+        _ => None,
+    }
+}
+
+#[test]
+fn hot_kernels_use_the_chip_and_spill_nothing() {
+    let Some(disassembler) = std::env::var_os("TRTLLM_NVDISASM") else {
+        return println!("skipped: TRTLLM_NVDISASM does not name nvdisasm");
+    };
+    if !compiler() {
+        return;
+    }
+    let target = CudaTarget::typical(arch(90), false);
+    let hot = specs(&target).into_iter().filter(|spec| wanted(spec).is_some()).collect::<Vec<_>>();
+    let cubins = CubinStore::compiling().get_all(&hot, target.arch, 2).unwrap_or_else(|error| panic!("{error}"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut sources = BTreeSet::new();
+    for (spec, cubin) in hot.iter().zip(cubins) {
+        let path = folder.path().join("kernel.cubin");
+        std::fs::write(&path, cubin).expect("the folder takes it");
+        let output = Command::new(&disassembler).arg("-c").arg(&path).output().expect("nvdisasm runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        for instruction in wanted(spec).unwrap_or_default() {
+            assert!(text.contains(instruction), "{} has no {instruction}", spec.describe(target.arch));
+        }
+        for spill in [" LDL", " STL"] {
+            assert!(!text.contains(spill), "{} has{spill}", spec.describe(target.arch));
+        }
+        sources.insert(spec.source);
+    }
+    println!("{} cubins of {sources:?}", hot.len());
+}
