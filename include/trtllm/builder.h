@@ -47,6 +47,18 @@ typedef struct {
      * their own. Default AUTO.
      */
     int32_t head_precision;
+    /**
+     * Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
+     * where there is none. Default NULL.
+     */
+    const char *archs;
+    /**
+     * 1: on a GPU too, the bits of a request's tokens and logits depend on nothing but itself (a CPU always keeps that), at
+     * some cost in speed. Default 0.
+     */
+    int32_t invariant;
+    /** Must be 0. */
+    int32_t reserved;
 } trtllm_build_config;
 
 /** The defaults: `trtllm_build_config config = TRTLLM_BUILD_CONFIG_INIT;` */
@@ -63,7 +75,10 @@ typedef struct {
         0 /* dummy_weights */, \
         TRTLLM_TARGET_CPU, \
         TRTLLM_PRECISION_AUTO /* kv_precision */, \
-        TRTLLM_PRECISION_AUTO /* head_precision */ \
+        TRTLLM_PRECISION_AUTO /* head_precision */, \
+        NULL /* archs */, \
+        0 /* invariant */, \
+        0 /* reserved */ \
     }
 
 #ifdef __cplusplus
