@@ -26,11 +26,7 @@ fn pair(source: &Source, options: &BuildOptions) -> [Arc<Engine>; 2] {
     [Target::Cuda, Target::Cpu].map(|target| {
         engine_of(
             source,
-            &BuildOptions {
-                target: Some(target),
-                invariant: target == Target::Cuda && options.invariant,
-                ..options.clone()
-            },
+            &BuildOptions { target, invariant: target == Target::Cuda && options.invariant, ..options.clone() },
         )
     })
 }

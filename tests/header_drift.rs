@@ -48,7 +48,8 @@ const NOUNS: &[Noun] = &[
             "build_config",
             "NULL /* disabled_passes */, 0 /* disabled_pass_count */, NULL /* progress */, NULL /* user_data */, \
              0 /* seed */, 0 /* max_positions */, TRTLLM_PRECISION_AUTO, 0 /* dummy_weights */, \
-             TRTLLM_TARGET_CPU, TRTLLM_PRECISION_AUTO /* kv_precision */, TRTLLM_PRECISION_AUTO /* head_precision */",
+             TRTLLM_TARGET_CPU, TRTLLM_PRECISION_AUTO /* kv_precision */, TRTLLM_PRECISION_AUTO /* head_precision */, \
+             NULL /* archs */, 0 /* invariant */, 0 /* reserved */",
         )],
     },
     Noun { name: "network", uses: &["status"], also: &[], initial: &[] },

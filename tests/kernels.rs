@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use common::tests_path;
-use trtllm::backend::cuda::{Arch, CudaTarget, KernelSpec, compile_all, nvrtc_version, specialisations};
+use trtllm::backend::cuda::{Arch, CubinStore, CudaTarget, KernelSpec, nvrtc_version, specialisations};
 use trtllm::builder::{BuildOptions, Source, plan};
 use trtllm::engine::{Precision, Target};
 
@@ -59,12 +59,12 @@ fn every_specialisation_compiles_for_every_arch() {
     for number in ARCHS {
         let target = CudaTarget::typical(arch(number), false);
         let specs = specs(&target).into_iter().collect::<Vec<_>>();
-        let cubins = compile_all(&specs, target.arch, 2).unwrap_or_else(|error| panic!("{error}"));
+        let cubins = CubinStore::compiling().get_all(&specs, target.arch, 2).unwrap_or_else(|error| panic!("{error}"));
         println!(
             "{}: {} kernels, {} KiB",
             target.arch,
             specs.len(),
-            cubins.iter().map(|c| c.1.len()).sum::<usize>() >> 10
+            cubins.iter().map(|cubin| cubin.len()).sum::<usize>() >> 10
         );
     }
 }
@@ -89,10 +89,10 @@ fn hot_kernels_use_the_chip_and_spill_nothing() {
     }
     let target = CudaTarget::typical(arch(90), false);
     let hot = specs(&target).into_iter().filter(|spec| wanted(spec).is_some()).collect::<Vec<_>>();
-    let cubins = compile_all(&hot, target.arch, 2).unwrap_or_else(|error| panic!("{error}"));
+    let cubins = CubinStore::compiling().get_all(&hot, target.arch, 2).unwrap_or_else(|error| panic!("{error}"));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut sources = BTreeSet::new();
-    for (spec, (_, cubin)) in hot.iter().zip(cubins) {
+    for (spec, cubin) in hot.iter().zip(cubins) {
         let path = folder.path().join("kernel.cubin");
         std::fs::write(&path, cubin).expect("the folder takes it");
         let output = Command::new(&disassembler).arg("-c").arg(&path).output().expect("nvdisasm runs");

@@ -92,24 +92,29 @@ fn f16_diverges_less_than_transformers_bf16() {
     assert!(mean <= bar, "{mean:.3e} against {bar:.3e}");
 }
 
+/// With a 16-bit head, fp8 stays below Hugging Face's own bf16, which rounds activations and logits too.
+///
 /// An element of e4m3 is off by 2^-3 sqrt(1/24) = 2.6 % of itself (the spacing 2^-3/m over sqrt 12, mean over the mantissa m
-/// from 1 to 2). The errors of a row are independent, so an fp8 head moves each logit by 2.6 % of its deviation s, and the
-/// divergence is half the variance of that: (0.026 s)^2 / 2. Errors of the layers before it are as large beside their own
-/// outputs, which are only a part of the residual stream, and those of the cache are averaged by attention: less than that.
+/// from 1 to 2), and the errors of a row are independent: an fp8 head moves each logit by at most 2.6 % of the logits'
+/// deviation s, as much only where the products it adds up have random signs. The divergence is at most half the variance of
+/// that, (0.026 s)^2 / 2, as much only where many tokens are about as likely.
 #[test]
-fn fp8_diverges_as_much_as_its_rounding_explains() {
+fn fp8_diverges_no_more_than_its_rounding_explains() {
     let fp8 = Some(Precision::Fp8);
     let (_, variance) = measure(&plain(Precision::F32), None);
-    let explained = variance / 24.0 / 64.0 / 2.0;
+    let (bar, explained) = (transformers_bf16(), variance / 24.0 / 64.0 / 2.0);
     let base = plain(Precision::Fp8);
-    for (name, options, least, most) in [
-        ("f32 with an fp8 cache", BuildOptions { kv_precision: fp8, ..plain(Precision::F32) }, 1e-3, 1.0),
-        ("fp8", base.clone(), 1e-3, 1.0),
-        ("fp8 with an fp8 cache", BuildOptions { kv_precision: fp8, ..base.clone() }, 1e-3, 1.0),
-        ("fp8 with an fp8 head", BuildOptions { head_precision: fp8, ..base }, 0.25, 2.0),
+    for (name, options, most) in [
+        ("f32 with an fp8 cache", BuildOptions { kv_precision: fp8, ..plain(Precision::F32) }, bar),
+        ("fp8", base.clone(), bar),
+        ("fp8 with an fp8 cache", BuildOptions { kv_precision: fp8, ..base.clone() }, bar),
+        ("fp8 with an fp8 head", BuildOptions { head_precision: fp8, ..base }, explained),
     ] {
         let mean = mean_divergence(&options, None);
-        println!("{name}: mean KL {mean:.3e}, {:.3} x what its rounding explains, {explained:.3e}", mean / explained);
-        assert!((least * explained..most * explained).contains(&mean), "{name}: {mean:.3e} against {explained:.3e}");
+        println!(
+            "{name}: mean KL {mean:.3e}; transformers' bf16 {bar:.3e}, a head's rounding explains {explained:.3e}"
+        );
+        // What is not narrow at all diverges by 1e-8.
+        assert!((1e-7..most).contains(&mean), "{name}: {mean:.3e} against {most:.3e}");
     }
 }

@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use trtllm::Status;
 use trtllm::backend::cpu::Isa;
-use trtllm::builder::{BuildOptions, Source, build};
+use trtllm::builder::{BuildOptions, Source, build, plan};
 use trtllm::engine::{Engine, Granularity, Precision, Target};
 use trtllm::types::{DType, bf16, e4m3};
 
@@ -217,8 +217,10 @@ fn logits_are_those_of_the_dequantised_weights() {
 #[test]
 fn codes_and_scales_of_fused_weights_are_the_checkpoints_own() {
     for (scheme, target) in Scheme::ALL.into_iter().flat_map(|scheme| [(scheme, Target::Cpu), (scheme, Target::Cuda)]) {
-        let engine = Models::new(scheme, 2).engine(true, &BuildOptions { target, ..BuildOptions::default() });
-        let plan = engine.plan();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Models::new(scheme, 2).write(folder.path(), true);
+        let source = Source::Checkpoint(folder.path().to_path_buf());
+        let plan = plan(&source, &BuildOptions { target, ..BuildOptions::default() }).expect("plans");
         let quantised: Vec<_> = plan.weights.iter().filter(|weight| weight.dtype == DType::E4M3).collect();
         assert_eq!(quantised.len(), LAYERS * 5, "fused qkv, o, gate, up, down");
         for weight in quantised {

@@ -150,6 +150,8 @@ const char *Options::usage() {
            "                                 default auto\n"
            "    --kv-precision, --head-precision\n"
            "                                 of the cache and the last layer; likewise\n"
+           "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
+           "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
            "    --out FILE                   where to build; default a temporary file\n"
            "    --keep                       leave what was built at --out\n"
            "  executor\n"

@@ -1,109 +1,113 @@
-// wgmma, the asynchronous matrix product of a warpgroup (sm_90a): d[64 x N] += a[64 x 32 bytes] b[N x 32 bytes]^T, both operands in
-// shared memory, rows of 128 bytes in the 128-byte swizzle that the copy engine writes. f32 sums: lane l of warp w has rows
-// 16w + l/4 (d[4j], d[4j+1]) and 8 further (d[4j+2], d[4j+3]), columns 8j + 2(l%4) and the next. PTX ISA 8.x.
+// Hopper's warpgroup matrix multiply-accumulate, both operands in shared memory, f32 sums (sm_90a).
+//
+// wgmma<WIDTH>(d, a, b, keep): d[64][WIDTH] = keep * d + a[64][k] b[WIDTH][k]^T, k being 32 bytes: 16 of half_t, or 32 of e4m3 with -DE4M3.
+// WIDTH is a multiple of 16 up to 256. Thread i of the warpgroup, warp w = i / 32, g = i % 32 / 4, t = i % 4, holds of every 8
+// columns j: d[4j], d[4j+1] = row 16w+g, columns 8j+2t, +1; d[4j+2], d[4j+3] = row 16w+g+8.
+// The sums are valid after wgmma_wait and wgmma_hold, which keeps the compiler from reading them earlier.
 #pragma once
 
-#include "common/ptx.cuh"
+#include "common/types.cuh"
 
-#if defined(E4M3)
-#define WGMMA_K "k32"
-#define WGMMA_TYPES "f32.e4m3.e4m3"
-#define WGMMA_TAIL "p, 1, 1;"
-#else
-#define WGMMA_K "k16"
-#define WGMMA_TAIL "p, 1, 1, 0, 0;"
-#ifdef ELEMENT_F16
-#define WGMMA_TYPES "f32.f16.f16"
-#else
-#define WGMMA_TYPES "f32.bf16.bf16"
-#endif
-#endif
-
-// The descriptor of an operand that starts at a shared address; 32 bytes further in K are 2 more in the descriptor.
+// An operand of rows of 128 bytes, 8-row atoms of 1024 bytes (aligned to that) in the copy engine's 128-byte swizzle. Inside an
+// atom, the operand's next 32 bytes of K are 2 further in the descriptor.
 __device__ __forceinline__ u64 wgmma_descriptor(u32 shared) {
-    return (u64)((shared & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62;
+    return (u64)((shared & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
+
+// Before the first wgmma that touches registers or shared memory which ordinary instructions wrote.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int PENDING>
 __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
-
-// `add` 0 starts a new sum.
-__device__ __forceinline__ void wgmma(float (&d)[16], u64 a, u64 b, u32 add) {
-    asm volatile(
-        "{.reg .pred p; setp.ne.b32 p, %18, 0;"
-        "wgmma.mma_async.sync.aligned.m64n32" WGMMA_K "." WGMMA_TYPES " {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15 "
-        "}, %16, %17, " WGMMA_TAIL "}"
-        :
-        "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-        : "l"(a), "l"(b), "r"(add));
+template <int COUNT>
+__device__ __forceinline__ void wgmma_hold(float *d) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-__device__ __forceinline__ void wgmma(float (&d)[32], u64 a, u64 b, u32 add) {
-    asm volatile(
-        "{.reg .pred p; setp.ne.b32 p, %34, 0;"
-        "wgmma.mma_async.sync.aligned.m64n64" WGMMA_K "." WGMMA_TYPES " {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, "
-        "%25, %26, %27, %28, %29, %30, %31 "
-        "}, %32, %33, " WGMMA_TAIL "}"
-        :
-        "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
-        "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]),
-        "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-        : "l"(a), "l"(b), "r"(add));
+// A whole warpgroup gives registers up or waits for them: a multiple of 8 per thread, in kernels with __launch_bounds__(n, m).
+template <int COUNT>
+__device__ __forceinline__ void registers_decrease() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+template <int COUNT>
+__device__ __forceinline__ void registers_increase() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-__device__ __forceinline__ void wgmma(float (&d)[64], u64 a, u64 b, u32 add) {
-    asm volatile(
-        "{.reg .pred p; setp.ne.b32 p, %66, 0;"
-        "wgmma.mma_async.sync.aligned.m64n128" WGMMA_K "." WGMMA_TYPES " {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, "
-        "%25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63 "
-        "}, %64, %65, " WGMMA_TAIL "}"
-        :
-        "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
-        "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]),
-        "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
-        "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]),
-        "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]),
-        "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),
-        "+f"(d[63])
-        : "l"(a), "l"(b), "r"(add));
-}
+template <int WIDTH>
+__device__ __forceinline__ void wgmma(float *d, u64 a, u64 b, int keep);
 
-__device__ __forceinline__ void wgmma(float (&d)[128], u64 a, u64 b, u32 add) {
-    asm volatile(
-        "{.reg .pred p; setp.ne.b32 p, %130, 0;"
-        "wgmma.mma_async.sync.aligned.m64n256" WGMMA_K "." WGMMA_TYPES " {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, "
-        "%25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, "
-        "%71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, "
-        "%94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, "
-        "%114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127 "
-        "}, %128, %129, " WGMMA_TAIL "}"
-        :
-        "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]),
-        "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]),
-        "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
-        "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]),
-        "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]),
-        "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),
-        "+f"(d[63]), "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
-        "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), "+f"(d[80]),
-        "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]), "+f"(d[89]),
-        "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), "+f"(d[96]), "+f"(d[97]), "+f"(d[98]),
-        "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]),
-        "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]),
-        "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]),
-        "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-        : "l"(a), "l"(b), "r"(add));
-}
+#if E4M3
+#define WGMMA_KIND "k32.f32.e4m3.e4m3"
+#define WGMMA_MODES "1, 1"
+#elif defined(ELEMENT_F16)
+#define WGMMA_KIND "k16.f32.f16.f16"
+#define WGMMA_MODES "1, 1, 0, 0"
+#else
+#define WGMMA_KIND "k16.f32.bf16.bf16"
+#define WGMMA_MODES "1, 1, 0, 0"
+#endif
+
+// Names and operands of the first N / 2 registers, eight more at a time.
+#define WGMMA_NAMES_16 "%0,%1,%2,%3,%4,%5,%6,%7"
+#define WGMMA_NAMES_32 WGMMA_NAMES_16 ",%8,%9,%10,%11,%12,%13,%14,%15"
+#define WGMMA_NAMES_48 WGMMA_NAMES_32 ",%16,%17,%18,%19,%20,%21,%22,%23"
+#define WGMMA_NAMES_64 WGMMA_NAMES_48 ",%24,%25,%26,%27,%28,%29,%30,%31"
+#define WGMMA_NAMES_80 WGMMA_NAMES_64 ",%32,%33,%34,%35,%36,%37,%38,%39"
+#define WGMMA_NAMES_96 WGMMA_NAMES_80 ",%40,%41,%42,%43,%44,%45,%46,%47"
+#define WGMMA_NAMES_112 WGMMA_NAMES_96 ",%48,%49,%50,%51,%52,%53,%54,%55"
+#define WGMMA_NAMES_128 WGMMA_NAMES_112 ",%56,%57,%58,%59,%60,%61,%62,%63"
+#define WGMMA_NAMES_144 WGMMA_NAMES_128 ",%64,%65,%66,%67,%68,%69,%70,%71"
+#define WGMMA_NAMES_160 WGMMA_NAMES_144 ",%72,%73,%74,%75,%76,%77,%78,%79"
+#define WGMMA_NAMES_176 WGMMA_NAMES_160 ",%80,%81,%82,%83,%84,%85,%86,%87"
+#define WGMMA_NAMES_192 WGMMA_NAMES_176 ",%88,%89,%90,%91,%92,%93,%94,%95"
+#define WGMMA_NAMES_208 WGMMA_NAMES_192 ",%96,%97,%98,%99,%100,%101,%102,%103"
+#define WGMMA_NAMES_224 WGMMA_NAMES_208 ",%104,%105,%106,%107,%108,%109,%110,%111"
+#define WGMMA_NAMES_240 WGMMA_NAMES_224 ",%112,%113,%114,%115,%116,%117,%118,%119"
+#define WGMMA_NAMES_256 WGMMA_NAMES_240 ",%120,%121,%122,%123,%124,%125,%126,%127"
+#define WGMMA_EIGHT(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define WGMMA_SUMS_16 WGMMA_EIGHT(0)
+#define WGMMA_SUMS_32 WGMMA_SUMS_16, WGMMA_EIGHT(8)
+#define WGMMA_SUMS_48 WGMMA_SUMS_32, WGMMA_EIGHT(16)
+#define WGMMA_SUMS_64 WGMMA_SUMS_48, WGMMA_EIGHT(24)
+#define WGMMA_SUMS_80 WGMMA_SUMS_64, WGMMA_EIGHT(32)
+#define WGMMA_SUMS_96 WGMMA_SUMS_80, WGMMA_EIGHT(40)
+#define WGMMA_SUMS_112 WGMMA_SUMS_96, WGMMA_EIGHT(48)
+#define WGMMA_SUMS_128 WGMMA_SUMS_112, WGMMA_EIGHT(56)
+#define WGMMA_SUMS_144 WGMMA_SUMS_128, WGMMA_EIGHT(64)
+#define WGMMA_SUMS_160 WGMMA_SUMS_144, WGMMA_EIGHT(72)
+#define WGMMA_SUMS_176 WGMMA_SUMS_160, WGMMA_EIGHT(80)
+#define WGMMA_SUMS_192 WGMMA_SUMS_176, WGMMA_EIGHT(88)
+#define WGMMA_SUMS_208 WGMMA_SUMS_192, WGMMA_EIGHT(96)
+#define WGMMA_SUMS_224 WGMMA_SUMS_208, WGMMA_EIGHT(104)
+#define WGMMA_SUMS_240 WGMMA_SUMS_224, WGMMA_EIGHT(112)
+#define WGMMA_SUMS_256 WGMMA_SUMS_240, WGMMA_EIGHT(120)
+
+#define WGMMA(WIDTH, A, B, KEEP)                                                                                    \
+    template <>                                                                                                     \
+    __device__ __forceinline__ void wgmma<WIDTH>(float *d, u64 a, u64 b, int keep) {                                \
+        asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %" #KEEP ", 0;\n"                                      \
+                     "wgmma.mma_async.sync.aligned.m64n" #WIDTH WGMMA_KIND " {" WGMMA_NAMES_##WIDTH "}, %" #A ", %" #B\
+                     ", keep, " WGMMA_MODES ";\n}"                                                                  \
+                     : WGMMA_SUMS_##WIDTH                                                                           \
+                     : "l"(a), "l"(b), "r"(keep));                                                                  \
+    }
+WGMMA(16, 8, 9, 10)
+WGMMA(32, 16, 17, 18)
+WGMMA(48, 24, 25, 26)
+WGMMA(64, 32, 33, 34)
+WGMMA(80, 40, 41, 42)
+WGMMA(96, 48, 49, 50)
+WGMMA(112, 56, 57, 58)
+WGMMA(128, 64, 65, 66)
+WGMMA(144, 72, 73, 74)
+WGMMA(160, 80, 81, 82)
+WGMMA(176, 88, 89, 90)
+WGMMA(192, 96, 97, 98)
+WGMMA(208, 104, 105, 106)
+WGMMA(224, 112, 113, 114)
+WGMMA(240, 120, 121, 122)
+WGMMA(256, 128, 129, 130)

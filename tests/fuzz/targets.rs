@@ -153,6 +153,7 @@ fn run(engine: Arc<Engine>) {
         tables: vec![0; groups],
         table_starts: (0..=groups).collect(),
         logit_rows: vec![0, 1],
+        ..Batch::default()
     };
     let Some(device) = settle(open_device(1, None), &[Status::DeviceUnavailable]) else { return };
     if let Some(mut session) = settle(Session::new(engine, device, limits), statuses) {

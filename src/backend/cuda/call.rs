@@ -42,9 +42,10 @@ pub(super) enum Grid {
         x: u32,
         y: u32,
     },
-    /// As many tiles as there are, `ceil(n / per) * tiles`, at most `most`.
+    /// As many tiles as there are, `ceil(n / per)` rounded up to clusters times `tiles`, at most `most`.
     Persistent {
         per: u32,
+        cluster: u32,
         tiles: u32,
         most: u32,
     },
@@ -60,7 +61,9 @@ impl Grid {
             Grid::Rows { x } => [x, n, 1],
             Grid::Y { x, per } => [x, n.div_ceil(per), 1],
             Grid::Z { x, y } => [x, y, n],
-            Grid::Persistent { per, tiles, most } => [(n.div_ceil(per) * tiles).min(most), 1, 1],
+            Grid::Persistent { per, cluster, tiles, most } => {
+                [(n.div_ceil(per).next_multiple_of(cluster) * tiles).min(most), 1, 1]
+            }
         }
     }
 }

@@ -71,7 +71,7 @@ fn calls(plan: &Plan, limits: &Limits, target: &CudaTarget, work: &Work, tokens:
     match work {
         Work::Linear(linear) => {
             let layer = Layer::new(plan, linear, half);
-            let form = |rows: usize| (rows, layer.call(target, layer.tactic(target, rows)));
+            let form = |rows: usize| (rows, layer.call(target, layer.tactic(target, rows), rows));
             match linear.out.rows {
                 Rows::Tokens => vec![vec![form(tokens)]],
                 Rows::LogitRows => vec![sizes(limits.logit_rows.min(tokens)).into_iter().map(form).collect()],

@@ -1,187 +1,289 @@
-//! Where a kernel's machine code comes from: the engine, the disk cache, the compiler.
+//! Where a kernel's cubin comes from: the engine that stored it, the cache on disk, or the compiler.
 
-use std::collections::HashMap;
-use std::fs;
-use std::path::PathBuf;
+use std::fmt::{self, Write};
 use std::sync::Arc;
+use std::sync::OnceLock;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
+use super::cache::CubinCache;
 use super::driver::Arch;
 use super::kernel::KernelSpec;
+use super::stored::StoredCubins;
 use super::{nvrtc, sources};
 use crate::error::{Error, Result};
 
-/// Names a kernel for an arch: a hash of its source, every header, its macros and the arch.
-#[must_use]
-pub fn key(spec: &KernelSpec, arch: Arch) -> u128 {
-    let mut hash = Xxh3::new();
-    let mut add = |text: &str| {
-        hash.update(&(text.len() as u64).to_le_bytes());
-        hash.update(text.as_bytes());
-    };
-    add(sources::source(spec.source).unwrap_or_default());
-    for (name, text) in sources::headers() {
-        add(name);
-        add(text);
+/// What a cubin is made from: source, all headers, macros and arch, but not the compiler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CubinKey(pub u128);
+
+impl CubinKey {
+    /// # Errors
+    /// `Internal` when the library carries no such source.
+    pub fn new(spec: &KernelSpec, arch: Arch) -> Result<Self> {
+        let text = sources::source(spec.source)
+            .ok_or_else(|| Error::internal(spec.source, "the library carries no such kernel"))?;
+        let mut hash = Xxh3::new();
+        hash.update(&headers_digest().to_le_bytes());
+        for part in [spec.source, spec.entry, text, &arch.to_string()] {
+            add(&mut hash, part);
+        }
+        for (name, value) in &spec.defines {
+            add(&mut hash, name);
+            add(&mut hash, value);
+        }
+        Ok(Self(hash.digest128()))
     }
-    for (name, value) in &spec.defines {
-        add(name);
-        add(value);
+
+    /// The key of what this compiler makes of it.
+    fn compiled_by(self, (major, minor): (u32, u32)) -> Self {
+        let mut hash = Xxh3::new();
+        hash.update(&self.0.to_le_bytes());
+        hash.update(&major.to_le_bytes());
+        hash.update(&minor.to_le_bytes());
+        Self(hash.digest128())
     }
-    add(&arch.to_string());
-    hash.digest128()
 }
 
-/// Stored code and the policy for the rest.
-#[derive(Default)]
-pub struct CubinStore {
-    stored: HashMap<u128, Arc<[u8]>>,
-    /// Archs of the stored code, for messages.
-    archs: Vec<Arch>,
+impl fmt::Display for CubinKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The length goes first, so that no two lists of parts look alike.
+fn add(hash: &mut Xxh3, part: &str) {
+    hash.update(&(part.len() as u64).to_le_bytes());
+    hash.update(part.as_bytes());
+}
+
+fn headers_digest() -> u128 {
+    static DIGEST: OnceLock<u128> = OnceLock::new();
+    *DIGEST.get_or_init(|| {
+        let mut hash = Xxh3::new();
+        for (path, text) in sources::headers() {
+            add(&mut hash, path);
+            add(&mut hash, text);
+        }
+        hash.digest128()
+    })
+}
+
+/// What makes cubins.
+pub trait Compiler: Send + Sync {
+    /// As [`nvrtc::version`].
+    fn version(&self) -> Result<(u32, u32)>;
+    /// As [`nvrtc::compile`].
+    fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>>;
+}
+
+/// NVRTC, as this machine has it.
+#[derive(Debug, Clone, Copy)]
+pub struct RuntimeCompiler;
+
+impl Compiler for RuntimeCompiler {
+    fn version(&self) -> Result<(u32, u32)> {
+        nvrtc::version()
+    }
+
+    fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
+        nvrtc::compile(spec, arch)
+    }
+}
+
+/// Whether machine code that came with an engine may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredPolicy {
+    Use,
+    /// Only what is compiled here from the library's own sources runs.
+    Refuse,
+}
+
+/// Gives cubins, from the cheapest place that has them.
+pub struct CubinStore<C = RuntimeCompiler> {
+    stored: StoredCubins,
+    policy: StoredPolicy,
+    cache: Option<CubinCache>,
+    compiler: C,
 }
 
 impl CubinStore {
-    /// A store with the code in an engine's section.
-    ///
-    /// # Errors
-    /// `Corrupt`.
-    pub fn new(section: &[u8]) -> Result<Self> {
-        let corrupt = || Error::Corrupt { what: "kernels".into(), why: "the section ends inside an entry".into() };
-        let mut store = Self::default();
-        for (key, arch, cubin) in unpack_cubins(section).ok_or_else(corrupt)? {
-            if !store.archs.contains(&arch) {
-                store.archs.push(arch);
-            }
-            store.stored.insert(key, cubin.into());
-        }
-        Ok(store)
+    /// A store of nothing but the user's cache and the compiler, as builders need it.
+    #[must_use]
+    pub fn compiling() -> Self {
+        Self::new(StoredCubins::default(), StoredPolicy::Refuse, CubinCache::of_user())
     }
 
-    /// The code of a kernel.
+    /// A store of an engine's cubins (none: [`StoredCubins::default`]), with a cache or without.
+    #[must_use]
+    pub fn new(stored: StoredCubins, policy: StoredPolicy, cache: Option<CubinCache>) -> Self {
+        Self { stored, policy, cache, compiler: RuntimeCompiler }
+    }
+}
+
+impl<C: Compiler> CubinStore<C> {
+    /// The cubin of a specification. Calls from several threads compile in parallel.
     ///
     /// # Errors
-    /// `DeviceUnavailable` naming this arch and those of the stored code when there is no compiler; what it says of a kernel.
+    /// `DeviceUnavailable` when it has to be compiled and there is no compiler: naming the arch asked for and those that
+    /// the engine has. Else as [`nvrtc::compile`].
     pub fn get(&self, spec: &KernelSpec, arch: Arch) -> Result<Arc<[u8]>> {
-        let key = key(spec, arch);
-        if let Some(cubin) = self.stored.get(&key) {
-            return Ok(Arc::clone(cubin));
+        let key = CubinKey::new(spec, arch)?;
+        if self.policy == StoredPolicy::Use
+            && let Some(cubin) = self.stored.get(key)
+        {
+            return Ok(cubin);
         }
-        compile_cached(spec, arch, key).map(Arc::from).map_err(|error| self.explain(error, arch))
+        let version = self.compiler.version().map_err(|error| self.without_compiler(error, spec, arch))?;
+        let key = key.compiled_by(version);
+        if let Some(cubin) = self.cache.as_ref().and_then(|cache| cache.get(key)) {
+            return Ok(cubin.into());
+        }
+        let cubin = self.compiler.compile(spec, arch)?;
+        if let Some(cache) = &self.cache {
+            cache.put(key, &cubin);
+        }
+        Ok(cubin.into())
     }
 
-    fn explain(&self, error: Error, arch: Arch) -> Error {
-        match error {
-            Error::DeviceUnavailable { what, why } => {
-                let archs = self.archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(", ");
-                let has = if archs.is_empty() { "no compiled kernels".into() } else { format!("kernels for {archs}") };
-                Error::DeviceUnavailable { what, why: format!("the engine has {has}, the device is {arch}; {why}") }
+    /// The cubins of all specifications, in their order, by so many threads.
+    ///
+    /// # Errors
+    /// As [`CubinStore::get`], the first one met; `ThreadFailed`.
+    pub fn get_all(&self, specs: &[KernelSpec], arch: Arch, threads: usize) -> Result<Vec<Arc<[u8]>>> {
+        nvrtc::in_parallel(specs, threads, |spec| self.get(spec, arch))
+    }
+
+    fn without_compiler(&self, error: Error, spec: &KernelSpec, arch: Arch) -> Error {
+        let Error::DeviceUnavailable { what, mut why } = error else { return error };
+        let _ = write!(why, "; it is needed to compile {}", spec.describe(arch));
+        let archs: Vec<_> = self.stored.archs().iter().map(Arch::to_string).collect();
+        let _ = match (archs.is_empty(), self.policy) {
+            (true, _) => Ok(()),
+            (false, StoredPolicy::Use) => write!(why, ", as the engine has kernels for {}", archs.join(", ")),
+            (false, StoredPolicy::Refuse) => {
+                write!(why, ", as the engine's kernels for {} are refused", archs.join(", "))
             }
-            other => other,
-        }
-    }
-}
-
-/// Compiled kernels as the bytes of an engine's section: for each its key, arch, length and code.
-#[must_use]
-pub fn pack_cubins(cubins: &[(u128, Arch, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (key, arch, cubin) in cubins {
-        bytes.extend_from_slice(&key.to_le_bytes());
-        bytes.extend_from_slice(&u64::from(arch.number()).to_le_bytes());
-        bytes.extend_from_slice(&(cubin.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(cubin);
-    }
-    bytes
-}
-
-/// What [`pack_cubins`] made of them.
-fn unpack_cubins(mut bytes: &[u8]) -> Option<Vec<(u128, Arch, Vec<u8>)>> {
-    let mut cubins = Vec::new();
-    while !bytes.is_empty() {
-        let (key, rest) = bytes.split_first_chunk::<16>()?;
-        let (arch, rest) = rest.split_first_chunk::<8>()?;
-        let (length, rest) = rest.split_first_chunk::<8>()?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= rest.len())?;
-        let number = u32::try_from(u64::from_le_bytes(*arch)).ok()?;
-        let (cubin, rest) = rest.split_at(length);
-        let arch = Arch { major: number / 10, minor: number % 10 };
-        cubins.push((u128::from_le_bytes(*key), arch, cubin.to_vec()));
-        bytes = rest;
-    }
-    Some(cubins)
-}
-
-/// Compiles every kernel on `threads` threads, using the disk cache.
-///
-/// # Errors
-/// The first that a compilation gave.
-pub fn compile_all(specs: &[KernelSpec], arch: Arch, threads: usize) -> Result<Vec<(u128, Vec<u8>)>> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, u128, Vec<u8>)>> {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let Some(spec) = specs.get(index) else { return Ok(done) };
-            let key = key(spec, arch);
-            done.push((index, key, compile_cached(spec, arch, key)?));
-        }
-    };
-    let mut all = std::thread::scope(|scope| {
-        let start = |_| {
-            std::thread::Builder::new()
-                .name("trtllm-nvrtc".into())
-                .spawn_scoped(scope, work)
-                .map_err(|error| Error::ThreadFailed { what: "trtllm-nvrtc".into(), why: error.to_string() })
         };
-        let threads = (0..threads.max(1)).map(start).collect::<Vec<_>>();
-        let mut all = Vec::new();
-        for thread in threads {
-            let done = thread?
-                .join()
-                .map_err(|_| Error::Panic { what: "trtllm-nvrtc".into(), why: "compiling panicked".into() })?;
-            all.extend(done?);
+        Error::DeviceUnavailable { what, why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::error::Status;
+
+    const ARCH: Arch = Arch { major: 9, minor: 0 };
+
+    fn spec() -> KernelSpec {
+        KernelSpec::new("common/types.cuh", "none")
+    }
+
+    /// Counts what it compiles; `None` is a machine without a compiler.
+    struct Fake {
+        version: Option<(u32, u32)>,
+        compiled: AtomicUsize,
+    }
+
+    impl Compiler for Fake {
+        fn version(&self) -> Result<(u32, u32)> {
+            self.version.ok_or_else(|| Error::DeviceUnavailable { what: "compiler".into(), why: "not here".into() })
         }
-        Ok::<_, Error>(all)
-    })?;
-    all.sort_unstable_by_key(|(index, ..)| *index);
-    Ok(all.into_iter().map(|(_, key, cubin)| (key, cubin)).collect())
-}
 
-fn compile_cached(spec: &KernelSpec, arch: Arch, key: u128) -> Result<Vec<u8>> {
-    let (major, minor) = nvrtc::version()?;
-    let place = folder().map(|folder| folder.join(format!("{key:032x}-{major}.{minor}.cubin")));
-    if let Some(cubin) = place.as_ref().and_then(|place| fs::read(place).ok()).and_then(unseal) {
-        return Ok(cubin);
+        fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
+            self.compiled.fetch_add(1, Ordering::Relaxed);
+            Ok(spec.describe(arch).into())
+        }
     }
-    let cubin = nvrtc::compile(spec, arch)?;
-    if let Some(place) = place {
-        // A cache that cannot be written is no cache.
-        let _ = keep(&place, &cubin);
+
+    fn store(
+        version: Option<(u32, u32)>,
+        stored: StoredCubins,
+        policy: StoredPolicy,
+        folder: &tempfile::TempDir,
+    ) -> CubinStore<Fake> {
+        let compiler = Fake { version, compiled: AtomicUsize::new(0) };
+        CubinStore { stored, policy, cache: Some(CubinCache::new(folder.path().join("cache"))), compiler }
     }
-    Ok(cubin)
-}
 
-fn keep(place: &std::path::Path, cubin: &[u8]) -> std::io::Result<()> {
-    let folder = place.parent().unwrap_or(place);
-    fs::create_dir_all(folder)?;
-    let temporary = place.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
-    let mut sealed = xxh3_64(cubin).to_le_bytes().to_vec();
-    sealed.extend_from_slice(cubin);
-    fs::write(&temporary, sealed)?;
-    fs::rename(&temporary, place)
-}
+    fn stored(arch: Arch) -> StoredCubins {
+        let bytes = super::super::stored::pack(&[(spec(), arch, (*b"stored").into())], (13, 0)).unwrap();
+        super::super::stored::unpack(&bytes).unwrap()
+    }
 
-/// The content of a cached file whose checksum is right.
-fn unseal(sealed: Vec<u8>) -> Option<Vec<u8>> {
-    let (sum, cubin) = sealed.split_first_chunk::<8>()?;
-    (u64::from_le_bytes(*sum) == xxh3_64(cubin)).then(|| cubin.to_vec())
-}
+    #[test]
+    fn keys_differ_with_everything_a_cubin_is_made_from() {
+        let specs = [
+            spec(),
+            KernelSpec::new("common/ptx.cuh", "none"),
+            KernelSpec::new("common/types.cuh", "other"),
+            spec().define("N", 1),
+            spec().define("N", 12),
+            spec().define("N1", 2),
+            spec().define("N", 1).define("M", ""),
+            spec().define("M", "").define("N", 1),
+        ];
+        let mut keys: Vec<_> = specs.iter().map(|spec| CubinKey::new(spec, ARCH).unwrap()).collect();
+        keys.push(CubinKey::new(&spec(), Arch { major: 8, minor: 0 }).unwrap());
+        keys.push(keys[0].compiled_by((13, 0)));
+        keys.push(keys[0].compiled_by((13, 1)));
+        let distinct: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(keys[0], CubinKey::new(&spec(), ARCH).unwrap());
+        assert_eq!(keys[0].to_string().len(), 32);
+    }
 
-fn folder() -> Option<PathBuf> {
-    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    of("TRTLLM_CACHE")
-        .or_else(|| of("XDG_CACHE_HOME").map(|cache| cache.join("trtllm")))
-        .or_else(|| of("HOME").map(|home| home.join(".cache/trtllm")))
-        .map(|folder| folder.join("cubins"))
+    #[test]
+    fn stored_cubins_come_first_unless_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let uses = store(None, stored(ARCH), StoredPolicy::Use, &folder);
+        assert_eq!(&*uses.get(&spec(), ARCH).unwrap(), b"stored");
+        let refuses = store(Some((13, 0)), stored(ARCH), StoredPolicy::Refuse, &folder);
+        assert_eq!(&*refuses.get(&spec(), ARCH).unwrap(), spec().describe(ARCH).as_bytes());
+        assert_eq!(refuses.compiler.compiled.into_inner(), 1);
+    }
+
+    #[test]
+    fn what_was_compiled_once_comes_from_the_cache_of_that_compiler() {
+        let folder = tempfile::tempdir().unwrap();
+        let compiled = |version| {
+            let store = store(Some(version), StoredCubins::default(), StoredPolicy::Use, &folder);
+            let cubin = store.get(&spec(), ARCH).unwrap();
+            assert_eq!(&*cubin, spec().describe(ARCH).as_bytes());
+            store.compiler.compiled.into_inner()
+        };
+        assert_eq!([compiled((13, 0)), compiled((13, 0)), compiled((13, 1)), compiled((13, 1))], [1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn all_are_given_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(Some((13, 0)), StoredCubins::default(), StoredPolicy::Use, &folder);
+        let specs: Vec<_> = (0..20).map(|n| spec().define("N", n)).collect();
+        let cubins = store.get_all(&specs, ARCH, 4).unwrap();
+        for (spec, cubin) in specs.iter().zip(&cubins) {
+            assert_eq!(&**cubin, spec.describe(ARCH).as_bytes());
+        }
+    }
+
+    #[test]
+    fn without_a_compiler_both_archs_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = Arch { major: 10, minor: 0 };
+        for (policy, words) in [(StoredPolicy::Use, "has kernels for sm_90a"), (StoredPolicy::Refuse, "refused")] {
+            let error = store(None, stored(ARCH), policy, &folder).get(&spec(), wanted).unwrap_err();
+            assert_eq!(error.status(), Status::DeviceUnavailable);
+            let text = error.to_string();
+            assert!(text.contains("sm_100a") && text.contains("sm_90a") && text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_source_has_no_key() {
+        let error = CubinKey::new(&KernelSpec::new("none.cu", "none"), ARCH).unwrap_err();
+        assert_eq!(error.status(), Status::Internal);
+    }
 }

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use super::attention::{tile_tokens, tiles_only};
+use super::cache::CubinCache;
 use super::call::Shared;
 use super::choose::classes;
-use super::cubins::CubinStore;
+use super::cubins::{CubinStore, StoredPolicy};
 use super::driver::{Driver, Graph};
 use super::flight::Flight;
 use super::program::{Resident, Sizes};
 use super::real::RealDriver;
 use super::sample::{self, MOST_ADJUSTMENTS, SampleResult, is_filtered};
 use super::step::{Counts, Layout};
+use super::stored::unpack;
 use super::target::CudaTarget;
 use crate::backend::Batch;
 use crate::engine::{BLOCK_TOKENS, Engine, Limits, Plan};
@@ -78,7 +80,8 @@ impl CudaDevice {
         let plan = engine.plan();
         let target = self.target(plan);
         let classes = classes(plan, &limits, &target);
-        let cubins = CubinStore::new(engine.kernels().unwrap_or_default())?;
+        let stored = engine.kernels().map(unpack).transpose()?.unwrap_or_default();
+        let cubins = CubinStore::new(stored, StoredPolicy::Use, CubinCache::of_user());
         let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
         let layout = layout(plan, &limits);
         let resident = Resident::new(&self.driver, engine, &limits, &classes, layout, &sampling, &cubins)?;

@@ -24,9 +24,12 @@ pub(super) enum Tactic {
     /// Few rows: weights stream through shared memory once.
     Gemv { rows: usize, tiles: usize, chunk: usize, stages: usize, streams_x: bool },
     /// Tensor cores by `mma.sync`, on every arch.
-    Mma { tile_rows: usize, tile_columns: usize, stages: usize },
-    /// Tensor cores by `wgmma`, operands by the copy engine; `stream_k` shares the work by pieces of K.
-    Wgmma { tile_rows: usize, tile_columns: usize, stages: usize, stream_k: bool },
+    Mma {
+        /// Rows and columns of a block's tile, of a warp's, elements of K in a slice, slices under way.
+        tile: [usize; 6],
+    },
+    /// Tensor cores by `wgmma`, operands by the copy engine; `split` blocks share a tile's K, a cluster shares weights.
+    Wgmma { tile_rows: usize, tile_columns: usize, stages: usize, split: usize, cluster: usize },
 }
 
 /// Whether the tensor-core kernels can read such an operand and such a weight.
@@ -83,12 +86,12 @@ impl<'a> Layer<'a> {
         let mixed = self.is_e4m3() && self.linear.x_scale.is_none();
         let hopper = target.arch.has_wgmma() && !mixed && !target.invariant;
         if self.linear.x_scale.is_some() {
-            return self.wgmma(rows);
+            return self.wgmma(target, rows);
         }
         if rows <= MOST_STREAMED && !target.invariant {
             return self.gemv(target, rows.next_power_of_two());
         }
-        if hopper { self.wgmma(rows) } else { mma(rows, target.invariant) }
+        if hopper { self.wgmma(target, rows) } else { self.mma_tactic(target, rows) }
     }
 
     /// Two blocks to a multiprocessor where the activations leave room for four stages; else the activations travel too, and
@@ -108,7 +111,7 @@ impl<'a> Layer<'a> {
             .or_else(|| if normed { plan(1, 512, false, pair).filter(deep) } else { None })
             .or_else(|| if normed { plan(1, 1024, false, whole) } else { None })
             .or_else(|| if rows == 16 { plan(2, 1024, true, whole) } else { plan(1, 1024, true, pair) })
-            .unwrap_or(mma(rows, false))
+            .unwrap_or_else(|| self.mma_tactic(target, rows))
     }
 
     /// Shared memory of the streaming kernel, as its source lays it out.
@@ -121,14 +124,14 @@ impl<'a> Layer<'a> {
         stages * stage + if streams_x { 0 } else { x } + parts + 3 * stages * 8
     }
 
-    /// The call of a tactic.
-    pub(super) fn call(&self, target: &CudaTarget, tactic: Tactic) -> Call {
+    /// The call of a tactic for at most `most` rows.
+    pub(super) fn call(&self, target: &CudaTarget, tactic: Tactic, most: usize) -> Call {
         let count = match self.linear.out.rows {
             Rows::Tokens => Count::Tokens,
             Rows::LogitRows => Count::LogitRows,
         };
         match tactic {
-            Tactic::Generic => self.plain(target, "linear/generic.cu", count, self.generic_grid(), 256, 0),
+            Tactic::Generic => self.plain(target, "linear/generic.cu", count, self.generic_grid(), 128, 0),
             Tactic::Gemv { rows, tiles, chunk, stages, streams_x } => {
                 let outputs = if self.gated() { 8 } else { 16 } * tiles;
                 let shared = self.gemv_shared(rows, tiles, chunk, stages, streams_x);
@@ -147,58 +150,84 @@ impl<'a> Layer<'a> {
                     .define_if(streams_x, "X_STREAM", "");
                 call
             }
-            Tactic::Wgmma { tile_rows, tile_columns, stages, stream_k } => {
-                self.wgmma_call(target, count, [tile_rows, tile_columns, stages], stream_k)
+            Tactic::Wgmma { tile_rows, tile_columns, stages, split, cluster } => {
+                self.wgmma_call(target, count, most, [tile_rows, tile_columns, stages, split, cluster])
             }
-            Tactic::Mma { tile_rows, tile_columns, stages } => self.mma(target, count, tile_rows, tile_columns, stages),
+            Tactic::Mma { tile } => self.mma(target, count, tile),
         }
     }
 
     fn generic_grid(&self) -> Grid {
-        Grid::Y { x: self.n.div_ceil(8) as u32, per: 1 }
+        Grid::Y { x: self.n.div_ceil(16) as u32, per: 4 }
     }
 
-    fn mma(&self, target: &CudaTarget, count: Count, rows: usize, columns: usize, stages: usize) -> Call {
+    /// The portable kernel's tile: small ones until all multiprocessors have work, then such as share more. In an invariant
+    /// engine every tile gives the same bits.
+    fn mma_tactic(&self, target: &CudaTarget, rows: usize) -> Tactic {
+        let blocks = |tile_rows: usize, columns: usize| {
+            let outputs = if self.gated() { columns / 2 } else { columns };
+            rows.div_ceil(tile_rows) * self.n.div_ceil(outputs)
+        };
+        let (most, blocked) = (target.multiprocessors, self.has_block_scales());
+        let tile = match rows {
+            0..=16 => [16, 32, 16, 16, 128, 6],
+            17..=128 if blocks(64, 32) <= 2 * most => [64, 32, 32, 16, 128, 4],
+            17..=64 => [64, 64, 32, 32, 128, 3],
+            65..=128 if blocks(64, 64) <= 2 * most => [64, 64, 32, 32, 128, 3],
+            _ if blocks(128, 128) < 3 * most => [128, 64, 64, 32, 64, 4],
+            _ if rows < 2048 || blocked => [128, 128, 64, 32, 64, 3],
+            _ => [128, 128, 64, 64, 64, 3],
+        };
+        Tactic::Mma { tile }
+    }
+
+    fn mma(&self, target: &CudaTarget, count: Count, [rows, columns, wm, wn, bk, stages]: [usize; 6]) -> Call {
         let outputs = if self.gated() { columns / 2 } else { columns };
-        let (warps_m, warps_n) = if rows * columns >= 128 * 128 { (2, 4) } else { (2, 2) };
-        let grid = Grid::Y { x: self.n.div_ceil(outputs) as u32, per: rows as u32 };
-        let shared = stages * (rows * 128 + columns * if self.is_e4m3() { 80 } else { 128 });
-        let block = 32 * warps_m * warps_n;
-        let mut call = self.plain(target, "linear/mma_gemm.cu", count, grid, block, shared as u32);
+        let tiles = self.n.div_ceil(outputs) as u32;
+        let grid = Grid::Persistent { per: rows as u32, cluster: 1, tiles, most: u32::MAX };
+        let shared = stages * bk * (2 * rows + if self.is_e4m3() { 1 } else { 2 } * columns);
+        let block = 32 * (rows / wm) * (columns / wn);
+        let mut call = self.plain(target, "linear/mma_gemm.cu", count, grid, block as u32, shared as u32);
         call.spec = call
             .spec
             .define("BM", rows)
             .define("BN", columns)
-            .define("STAGES", stages)
-            .define("WARPS_M", warps_m)
-            .define("WARPS_N", warps_n);
+            .define("WM", wm)
+            .define("WN", wn)
+            .define("BK", bk)
+            .define("STAGES", stages);
         call
     }
 
-    /// Few rows are bound by reading weights: all multiprocessors share every piece of them.
-    fn wgmma(&self, rows: usize) -> Tactic {
-        let (tile_rows, tile_columns, stages) = match (rows, self.is_e4m3()) {
-            (0..=64, _) => (64, 128, 8),
-            (65..=128, _) | (_, true) => (128, 128, 6),
-            _ => (128, 256, 4),
+    /// What a sweep on an H100 found: narrow tiles and split sums while weights are what is waited for, then wide tiles in
+    /// clusters that share them.
+    fn wgmma(&self, target: &CudaTarget, rows: usize) -> Tactic {
+        let columns = if self.gated() { 2 * self.n } else { self.n };
+        // Blocks that share one tile's K, where the tiles alone would leave multiprocessors idle.
+        let split =
+            |tile: usize| (target.multiprocessors / columns.div_ceil(tile)).clamp(1, 4).min(self.k.div_ceil(512));
+        let wide = columns >= 64 * target.multiprocessors;
+        let (tile_rows, tile_columns, stages, split, cluster) = match rows {
+            0..=64 if wide => (64, 128, 8, 1, 1),
+            0..=64 => (64, 64, 12, split(64), 1),
+            65..=128 if wide => (128, 256, 4, 1, 1),
+            65..=128 => (128, 64, 9, split(64), 1),
+            129..=512 if !wide => (128, 128, 6, 1, 2),
+            _ => (128, 256, 4, 1, 2),
         };
-        Tactic::Wgmma { tile_rows, tile_columns, stages, stream_k: rows <= 512 }
+        Tactic::Wgmma { tile_rows, tile_columns, stages, split, cluster }
     }
 
-    fn wgmma_call(
-        &self,
-        target: &CudaTarget,
-        count: Count,
-        [rows, columns, stages]: [usize; 3],
-        stream_k: bool,
-    ) -> Call {
+    fn wgmma_call(&self, target: &CudaTarget, count: Count, most: usize, tactic: [usize; 5]) -> Call {
+        let [rows, columns, stages, split, cluster] = tactic;
         let linear = self.linear;
         let outputs = if self.gated() { columns / 2 } else { columns };
-        let (column_tiles, pieces) = (self.n.div_ceil(outputs), self.k.div_ceil(if self.is_e4m3() { 128 } else { 64 }));
-        let blocks = target.multiprocessors.min(if stream_k { column_tiles * pieces } else { usize::MAX }) as u32;
-        let grid = match stream_k {
-            true => Grid::Fixed([blocks, 1, 1]),
-            false => Grid::Persistent { per: rows as u32, tiles: column_tiles as u32, most: blocks },
+        let column_tiles = self.n.div_ceil(outputs);
+        let grid = Grid::Persistent {
+            per: rows as u32,
+            cluster: cluster as u32,
+            tiles: (column_tiles * split) as u32,
+            most: (target.multiprocessors / cluster * cluster) as u32,
         };
         let element = match (self.is_e4m3(), self.half) {
             (true, _) => MapElement::Byte,
@@ -206,10 +235,9 @@ impl<'a> Layer<'a> {
             (false, _) => MapElement::Bf16,
         };
         let box_columns = if self.is_e4m3() { 128 } else { 64 };
-        let box_rows = columns / if rows == 64 { 2 } else { 1 } / linear.weights.len();
         let weight = |index: usize| {
             let of = *linear.weights.get(index).unwrap_or(&linear.weights[0]);
-            Arg::WeightMap { of, element, box_rows, box_columns }
+            Arg::WeightMap { of, element, box_rows: outputs / cluster, box_columns }
         };
         let scale = |index: usize| match linear.weights.get(index) {
             Some(weight) if self.is_e4m3() => Arg::Scale(*weight),
@@ -236,14 +264,16 @@ impl<'a> Layer<'a> {
             .define("BM", rows)
             .define("BN", columns)
             .define("STAGES", stages)
-            .define_if(self.is_e4m3(), "E4M3", "")
-            .define_if(stream_k, "STREAM_K", "");
+            .define("SPLIT_K", split)
+            .define("CLUSTER", cluster)
+            .define_if(self.is_e4m3(), "E4M3", 1);
         let shared = stages * ((rows + columns) * 128 + 16) + 1024;
-        let call = Call::new(spec, 384, grid, count, args).shared(shared as u32);
-        match stream_k {
-            // At most 512 rows share tiles.
-            true => call.split(blocks as usize * 2 * rows * columns * 4, 2 * column_tiles * 512usize.div_ceil(rows)),
-            false => call,
+        let mut call = Call::new(spec, 384, grid, count, args).shared(shared as u32);
+        call.cluster = cluster as u32;
+        let tiles = most.div_ceil(rows).next_multiple_of(cluster) * column_tiles;
+        match split {
+            1 => call,
+            _ => call.split(tiles * split * rows * columns * 4, tiles * 8),
         }
     }
 
@@ -287,13 +317,5 @@ impl<'a> Layer<'a> {
             .define_if(linear.residual.is_some(), "RESIDUAL", "")
             .define_if(linear.norm.is_some(), "NORM", "")
             .define_if(linear.norm.is_some(), "NORM_EPS", linear.norm.map_or(String::new(), |norm| float(norm.eps)))
-    }
-}
-
-/// Tiles of the portable kernel by row count; one tile for all rows where the order of sums must not change.
-fn mma(rows: usize, invariant: bool) -> Tactic {
-    match rows {
-        65.. if !invariant => Tactic::Mma { tile_rows: 128, tile_columns: 128, stages: 3 },
-        _ => Tactic::Mma { tile_rows: 64, tile_columns: 64, stages: 4 },
     }
 }

@@ -5,13 +5,17 @@
 
 mod attention;
 mod bind;
+mod cache;
 mod call;
 mod choose;
 mod cubins;
 mod device;
 mod driver;
+#[cfg(test)]
+pub mod fake;
 mod flight;
 mod kernel;
+mod library;
 mod linear;
 mod memory;
 mod nvrtc;
@@ -21,12 +25,14 @@ mod rowwise;
 mod sample;
 mod sources;
 mod step;
+mod stored;
 mod target;
 mod work;
 mod workspace;
 
+pub use cache::{CubinCache, cache_folder};
 pub use choose::specialisations;
-pub use cubins::{CubinStore, compile_all, pack_cubins};
+pub use cubins::{Compiler, CubinKey, CubinStore, RuntimeCompiler, StoredPolicy};
 pub use device::{CudaDevice, CudaProgram};
 pub use driver::{
     Address, Arch, Argument, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Module, TensorMap,
@@ -35,4 +41,5 @@ pub use kernel::KernelSpec;
 pub use nvrtc::version as nvrtc_version;
 pub use real::RealDriver;
 pub use sample::SampleResult;
+pub use stored::{StoredCubins, pack as pack_cubins, unpack as unpack_cubins};
 pub use target::CudaTarget;

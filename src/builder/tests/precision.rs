@@ -29,8 +29,9 @@ fn a_tied_head_of_another_type_is_a_weight_of_its_own() {
     let checkpoint = Checkpoint::new(LLAMA, DType::F32);
     let types = |target, head_precision| -> Vec<(DType, Packing)> {
         let precision = Some(Precision::Fp8);
-        let engine = checkpoint.build(&BuildOptions { target, precision, head_precision, ..BuildOptions::default() });
-        let tables = engine.plan().weights.iter().filter(|spec| spec.shape == [97, 64]);
+        let options = BuildOptions { target, precision, head_precision, ..BuildOptions::default() };
+        let plan = plan(&checkpoint.source(), &options).expect("plans");
+        let tables = plan.weights.iter().filter(|spec| spec.shape == [97, 64]);
         tables.map(|spec| (spec.dtype, spec.packing)).collect()
     };
     let (table, codes) = (DType::BF16, DType::E4M3);
@@ -50,8 +51,7 @@ fn an_engine_for_cuda_has_narrow_values_around_a_wide_residual_stream() {
     ] {
         let checkpoint = Checkpoint::new(config, DType::F32);
         let options = BuildOptions { target: Target::Cuda, precision: Some(precision), ..BuildOptions::default() };
-        let engine = checkpoint.build(&options);
-        let plan = engine.plan();
+        let plan = plan(&checkpoint.source(), &options).expect("plans");
         assert_eq!(plan.target, Target::Cuda);
         assert!(plan.weights.iter().all(|spec| spec.packing == Packing::RowMajor && spec.offset % 256 == 0));
         for step in &plan.steps {
@@ -67,16 +67,4 @@ fn an_engine_for_cuda_has_narrow_values_around_a_wide_residual_stream() {
             }
         }
     }
-}
-
-#[test]
-fn a_row_major_fp8_weight_holds_the_same_codes_as_panels() {
-    let checkpoint = Checkpoint::new(UNTIED, DType::F32);
-    let weights = |target| {
-        let options = BuildOptions { target, precision: Some(Precision::Fp8), ..BuildOptions::default() };
-        let engine = checkpoint.build(&options);
-        let unpacked = |index: usize| unpack(&engine.plan().weights[index], engine.weight(index));
-        (0..engine.plan().weights.len()).map(unpacked).collect::<Vec<_>>()
-    };
-    assert_eq!(weights(Target::Cpu), weights(Target::Cuda));
 }

@@ -76,7 +76,7 @@ def e4m3(value, block):
     width = 128 if block else columns
     padded = torch.nn.functional.pad(value.float(), (0, -columns % width)).view(rows, -1, width)
     largest = padded.abs().amax(-1).clamp_min(2.0**-100)
-    inverse = 448.0 / largest
+    inverse = torch.full_like(largest, 448.0) / largest  # (a number over a tensor is rounded twice)
     codes = (padded * inverse[..., None]).to(torch.float8_e4m3fn).view(torch.uint8).view(rows, -1)[:, :columns]
     return codes, largest / 448.0
 
@@ -260,37 +260,38 @@ def timings():
         line("silu * y 14336, PDL", rows, rows * 14336 * 6, work)
 
 
-print(f"seed {seed}, {torch.cuda.get_device_name()}", flush=True)
-for columns in (1, 37, 4096, 14336):
-    rows = 3 if columns > 1000 else 7
-    attempt("norm", lambda: norm(columns, rows, x32=True, add=True))
-    attempt("norm", lambda: norm(columns, rows, layer=True, out32=True))
-    attempt("norm", lambda: norm(columns, rows, layer=True, add=True, y32=True, out32=True, quantise=True, block=True))
-    attempt("norm", lambda: norm(columns, rows, half=F16, x32=True, add=True, quantise=True, keep=True, alias=True))
-    attempt("quantise", lambda: quantise(columns, rows, BF16, columns % 2 == 0))
-    attempt("embedding", lambda: embedding(columns, rows, BF16, True, False))
-    attempt("gather", lambda: gather(columns, rows, columns % 2 == 0, True))
-attempt("norm", lambda: norm(4096, 5))
-attempt("norm", lambda: norm(5120, 2, x32=True, add=True, quantise=True, block=True, keep=True))
-attempt("quantise", lambda: quantise(4096, 3, F16, False))
-attempt("quantise", lambda: quantise(200, 3, BF16, True))
-attempt("embedding", lambda: embedding(4096, 300, F16, False, False))
-attempt("embedding", lambda: embedding(768, 9, BF16, True, True))
-attempt("gather", lambda: gather(4096, 9, False, False))
-attempt("gather", lambda: gather(128, 9, True, False))
-for activation in range(5):
-    attempt("elementwise", lambda: elementwise(4096, 3, activation % 3, activation, x32=True))
-attempt("elementwise", lambda: elementwise(37, 3, 2, 1, x32=True, y32=True))
-attempt("elementwise", lambda: elementwise(14336, 2, 2, 1, out32=False))
-attempt("elementwise", lambda: elementwise(1, 5, 1, 0, y32=True, out32=False, half=F16))
-attempt("angles", lambda: angles(128, 500))
-attempt("angles", lambda: angles(6, 3))
-attempt("rope", lambda: rope(32, 128, 128, 5, BF16, False))
-attempt("rope", lambda: rope(8, 128, 64, 5, F16, True))
-attempt("rope", lambda: rope(3, 37, 10, 4, BF16, True))
-attempt("rope", lambda: rope(2, 80, 32, 4, BF16, False))
-attempt("independent", independent)
-if "--time" in sys.argv:
-    timings()
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+if __name__ == "__main__":
+    print(f"seed {seed}, {torch.cuda.get_device_name()}", flush=True)
+    for columns in (1, 37, 4096, 14336):
+        rows = 3 if columns > 1000 else 7
+        attempt("norm", lambda: norm(columns, rows, x32=True, add=True))
+        attempt("norm", lambda: norm(columns, rows, layer=True, out32=True))
+        attempt("norm", lambda: norm(columns, rows, layer=True, add=True, y32=True, out32=True, quantise=True, block=True))
+        attempt("norm", lambda: norm(columns, rows, half=F16, x32=True, add=True, quantise=True, keep=True, alias=True))
+        attempt("quantise", lambda: quantise(columns, rows, BF16, columns % 2 == 0))
+        attempt("embedding", lambda: embedding(columns, rows, BF16, True, False))
+        attempt("gather", lambda: gather(columns, rows, columns % 2 == 0, True))
+    attempt("norm", lambda: norm(4096, 5))
+    attempt("norm", lambda: norm(5120, 2, x32=True, add=True, quantise=True, block=True, keep=True))
+    attempt("quantise", lambda: quantise(4096, 3, F16, False))
+    attempt("quantise", lambda: quantise(200, 3, BF16, True))
+    attempt("embedding", lambda: embedding(4096, 300, F16, False, False))
+    attempt("embedding", lambda: embedding(768, 9, BF16, True, True))
+    attempt("gather", lambda: gather(4096, 9, False, False))
+    attempt("gather", lambda: gather(128, 9, True, False))
+    for activation in range(5):
+        attempt("elementwise", lambda: elementwise(4096, 3, activation % 3, activation, x32=True))
+    attempt("elementwise", lambda: elementwise(37, 3, 2, 1, x32=True, y32=True))
+    attempt("elementwise", lambda: elementwise(14336, 2, 2, 1, out32=False))
+    attempt("elementwise", lambda: elementwise(1, 5, 1, 0, y32=True, out32=False, half=F16))
+    attempt("angles", lambda: angles(128, 500))
+    attempt("angles", lambda: angles(6, 3))
+    attempt("rope", lambda: rope(32, 128, 128, 5, BF16, False))
+    attempt("rope", lambda: rope(8, 128, 64, 5, F16, True))
+    attempt("rope", lambda: rope(3, 37, 10, 4, BF16, True))
+    attempt("rope", lambda: rope(2, 80, 32, 4, BF16, False))
+    attempt("independent", independent)
+    if "--time" in sys.argv:
+        timings()
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
