@@ -12,6 +12,10 @@ use super::traces::{
 };
 use super::{FinishReason, Input, Response};
 use crate::error::Status;
+use crate::executor::plan::{Chooser, StepLimits, StepPlan};
+use crate::executor::scheduler::Scheduler;
+use crate::executor::task::{Flying, Task, TaskId};
+use crate::kv::{GroupSpec, KvConfig, KvManager, PrefixKey};
 use crate::sampling::SamplingParams;
 
 /// Checks what holds on a faulty model too: one last response, and nothing said that the request alone would not say.
@@ -133,4 +137,51 @@ fn a_failed_step_spares_who_is_only_in_the_next() {
     }
     let ends: Vec<_> = out.iter().filter(|r| r.last).map(|r| (r.request, r.finish.unwrap())).collect();
     assert_eq!(ends, [(id(0), FinishReason::Error), (id(1), FinishReason::Length)]);
+}
+
+#[test]
+fn what_is_in_flight_is_not_admitted_again() {
+    let groups = vec![GroupSpec { window: None }];
+    let config = KvConfig { block_tokens: 2, blocks: 4, groups, prefix_reuse: false, sequence_tokens: 8 };
+    let limits = StepLimits { rows: 2, tokens: 8, logit_rows: 2, depth: 2 };
+    let mut scheduler = Scheduler::new(KvManager::new(config).unwrap(), limits);
+    let task = |number: usize, tokens: usize| Task {
+        id: TaskId { request: id(number), sequence: 0 },
+        tokens: vec![0; tokens],
+        key: PrefixKey::default(),
+        reuse: false,
+        logits_from: usize::MAX,
+        most: 8,
+        flying: Flying::default(),
+    };
+    let (old, young) = (task(0, 5), task(1, 1));
+    let (old_id, young_id) = (old.id, young.id);
+    scheduler.add(old);
+    scheduler.add(young);
+    let mut launched = Vec::new();
+    for _ in 0..2 {
+        let mut plan = StepPlan::default();
+        scheduler.plan(&mut plan);
+        plan.rows.iter_mut().for_each(|row| row.chooser = Chooser::Device { keeps_logits: false });
+        plan.rows.iter().for_each(|row| scheduler.launch(row));
+        launched.push(plan.rows);
+    }
+    for row in &launched[0] {
+        assert!(scheduler.land(row));
+        scheduler.commit(row).unwrap();
+        scheduler.push(row.task, 0);
+    }
+    // The old one needs a block of the young one, whose last row has not landed; the step then fails at its launch.
+    let mut plan = StepPlan::default();
+    scheduler.plan(&mut plan);
+    assert_eq!(plan.preempted, [young_id]);
+    scheduler.remove(old_id, true);
+    scheduler.plan(&mut plan);
+    assert_eq!(plan.rows, []);
+    let row = launched[1].iter().find(|row| row.task == young_id).unwrap();
+    assert!(scheduler.land(row));
+    scheduler.commit(row).unwrap();
+    scheduler.push(young_id, 0);
+    scheduler.plan(&mut plan);
+    assert_eq!((plan.admitted.as_slice(), plan.tokens()), ([young_id].as_slice(), 3));
 }
