@@ -93,3 +93,21 @@ __device__ __forceinline__ float2 unpack_e4m3x2(u16 packed) {
     return make_float2(values[0], values[1]);
 #endif
 }
+
+// Two f32 to IEEE halves and two e4m3 to IEEE halves (exact), whatever half_t is.
+__device__ __forceinline__ u32 pack_f16x2(float low, float high) {
+    u32 packed;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+__device__ __forceinline__ u32 e4m3x2_to_f16x2(u16 packed) {
+    u32 halves;
+#if __CUDA_ARCH__ >= 890
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(packed));
+#else
+    // Moved into a half's fields the exponent's bias is 8 too small. (A NaN becomes 480.)
+    const u32 spread = (packed & 0xffu) << 8 | (packed & 0xff00u) << 16;
+    asm("mul.f16x2 %0, %1, %2;" : "=r"(halves) : "r"((spread & 0x80008000u) | (spread & 0x7f007f00u) >> 1), "r"(0x5c005c00u));
+#endif
+    return halves;
+}

@@ -1,0 +1,135 @@
+// The paged key-value cache of one layer and what its kernels share.
+//
+// Layout: [block][kv_head][K, then V][BLOCK_TOKENS][HEAD_DIM] of cache_t, so the K tile of a (block, head) is contiguous and its
+// V tile follows. A request's block table lists the blocks of its tokens in order, BLOCK_TOKENS tokens each.
+// cache_t is half_t, or e4m3 (scale 1) with -DCACHE_E4M3.
+//
+// Macros: KV_HEADS, HEAD_DIM (64, 96, 128, 256), ROPE_DIM (0: none; a multiple of 16, at most HEAD_DIM), CACHE_E4M3.
+// Rotation: within the first ROPE_DIM dimensions the pair (i, i + ROPE_DIM/2) turns by the token's angle i;
+// angles[token][0 .. ROPE_DIM/2) are cosines, [ROPE_DIM/2 .. ROPE_DIM) sines.
+#pragma once
+
+#include "common/ptx.cuh"
+
+#ifndef ROPE_DIM
+#define ROPE_DIM 0
+#endif
+static_assert(ROPE_DIM % 16 == 0 && ROPE_DIM <= HEAD_DIM, "rotation works on vectors of eight");
+
+constexpr u32 BLOCK_TOKENS = 16;
+
+#ifdef CACHE_E4M3
+struct cache_t {
+    u8 bits;
+};
+#else
+typedef half_t cache_t;
+#endif
+
+// A request's share of a step: its first token among the step's packed tokens, how many it has there, how many of its tokens
+// the cache held before, and where its block table starts.
+struct Row {
+    u32 token, len, context, table;
+};
+
+constexpr u32 TILE = BLOCK_TOKENS * HEAD_DIM;  // elements of a K tile
+
+// First element of the K tile of a block and head; the V tile is TILE further.
+__device__ __forceinline__ u64 tile_offset(u32 block, u32 head) { return ((u64)block * KV_HEADS + head) * (2 * TILE); }
+
+__device__ __forceinline__ void load8(float (&x)[8], const half_t *from) {
+    const uint4 raw = *(const uint4 *)from;
+    const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        const float2 pair = unpack_half2(words[i]);
+        x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+    }
+}
+
+// Elements d .. d+7 of one head (d a multiple of 8), rotated; `angles` is the token's line.
+__device__ __forceinline__ void load8_rotated(float (&x)[8], const half_t *head, const float *angles, u32 d) {
+    load8(x, head + d);
+#if ROPE_DIM > 0
+    constexpr u32 HALF = ROPE_DIM / 2;
+    if (d < ROPE_DIM) {
+        const bool first = d < HALF;
+        const u32 angle = first ? d : d - HALF;
+        float partner[8];
+        load8(partner, head + (first ? d + HALF : d - HALF));
+#pragma unroll
+        for (u32 i = 0; i < 8; i += 4) {
+            const float4 cosine = *(const float4 *)(angles + angle + i), sine = *(const float4 *)(angles + HALF + angle + i);
+            const float cosines[4] = {cosine.x, cosine.y, cosine.z, cosine.w}, sines[4] = {sine.x, sine.y, sine.z, sine.w};
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                const float across = first ? -partner[i + j] : partner[i + j];
+                x[i + j] = x[i + j] * cosines[j] + across * sines[j];
+            }
+        }
+    }
+#endif
+}
+
+__device__ __forceinline__ uint4 pack8(const float (&x)[8]) {
+    return make_uint4(pack_half2(x[0], x[1]), pack_half2(x[2], x[3]), pack_half2(x[4], x[5]), pack_half2(x[6], x[7]));
+}
+
+// Eight values rounded to the cache's type; `to` is aligned to eight elements.
+__device__ __forceinline__ void store8(cache_t *to, const float (&x)[8]) {
+#ifdef CACHE_E4M3
+    *(uint2 *)to = make_uint2(pack_e4m3x2(x[0], x[1]) | (u32)pack_e4m3x2(x[2], x[3]) << 16,
+                              pack_e4m3x2(x[4], x[5]) | (u32)pack_e4m3x2(x[6], x[7]) << 16);
+#else
+    *(uint4 *)to = pack8(x);
+#endif
+}
+
+// ---- Operands of the tensor cores ----
+// With an e4m3 cache they are f16, which holds every e4m3 value; queries beyond 65504 would overflow there.
+
+#ifdef CACHE_E4M3
+__device__ __forceinline__ u32 pack_operand(float low, float high) { return pack_f16x2(low, high); }
+__device__ __forceinline__ void mma_operand(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mma_16816_f16(d, a, b0, b1); }
+#else
+__device__ __forceinline__ u32 pack_operand(float low, float high) { return pack_half2(low, high); }
+__device__ __forceinline__ void mma_operand(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mma_16816(d, a, b0, b1); }
+#endif
+
+__device__ __forceinline__ uint4 pack8_operand(const float (&x)[8]) {
+    return make_uint4(pack_operand(x[0], x[1]), pack_operand(x[2], x[3]), pack_operand(x[4], x[5]), pack_operand(x[6], x[7]));
+}
+
+// ---- Scores ----
+#ifdef SCALE
+#ifndef WINDOW
+#define WINDOW 0
+#endif
+#ifndef SOFTCAP
+#define SOFTCAP 0.0f
+#endif
+
+constexpr float LOG2E = 1.44269504088896f;
+// Factor from what `capped` returns to a power of two's exponent.
+constexpr float EXPONENT = (SOFTCAP) > 0 ? LOG2E : (SCALE) * LOG2E;
+#define MASKED __uint_as_float(0xff800000u)  // minus infinity: the score of a key that is not seen
+
+__device__ __forceinline__ float exp2_approx(float x) {
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+}
+
+// A raw dot product, or its scaled and softly capped value. tanh through an exponential: the hardware's tanh is too coarse.
+__device__ __forceinline__ float capped(float dot) {
+    if ((SOFTCAP) > 0) {
+        constexpr float CAP = (SOFTCAP) > 0 ? (SOFTCAP) : 1.0f;
+        const float power = exp2_approx(dot * (2.0f * (SCALE) / CAP * LOG2E));
+        return CAP - __fdividef(2.0f * CAP, power + 1.0f);
+    }
+    return dot;
+}
+
+// First position a token at `position` sees.
+__device__ __forceinline__ u32 window_start(u32 position) { return WINDOW > 0 && position >= WINDOW ? position + 1 - WINDOW : 0; }
+#endif
