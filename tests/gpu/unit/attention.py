@@ -9,6 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 import launch
 
+ARCH = os.environ.get("ARCH", "sm_90a")
 BLOCK = 16
 # Context of every row and how many tokens it has in the step.
 MIXED = [(context, length) for length in (1, 7, 64, 300) for context in (0, 5, 16, 1000)] + [(4999, 33), (3000, 1)]
@@ -62,12 +63,26 @@ def programs(c):
     }
     if tile_rows(c) == 128:
         found["prefill64"] = ("prefill", defines(c, TILE_ROWS=64))
+    if has_wgmma(c):
+        found["wgmma"] = ("prefill_wgmma", defines(c))
     return found
 
 
+def has_wgmma(c):
+    return ARCH == "sm_90a" and not c["e4m3"] and c["dim"] != 96
+
+
+def prefill_shape(c, name):
+    """Rows of a tile, threads and dynamic shared memory of a prefill program."""
+    rows = {"prefill": tile_rows(c), "prefill64": 64, "wgmma": 128}[name]
+    if name == "wgmma":
+        return rows, 384, rows * c["dim"] * 2 + (64 if c["dim"] > 128 else 128) * c["dim"] * 8 + 1024
+    return rows, 128, rows * c["dim"] * 2 + (32 if c["dim"] > 128 else 64) * c["dim"] * (6 if c["e4m3"] else 8)
+
+
 def compile_one(job):
-    source, macros, arch = job
-    return launch.compile(f"attention/{source}.cu", macros, arch)
+    source, macros = job
+    return launch.compile(f"attention/{source}.cu", macros, ARCH)
 
 
 class Kernels:
@@ -76,25 +91,21 @@ class Kernels:
     def __init__(self, gpu, c, cubins):
         self.gpu, self.c, self.torch = gpu, c, gpu.torch
         self.group = c["heads"] // c["kv"]
-        self.functions = {name: gpu.function(cubin, name.rstrip("64"), self.shared(64 if name.endswith("64") else tile_rows(c))
-                                             if name.startswith("prefill") else 0) for name, cubin in cubins.items()}
-
-    def shared(self, rows):
-        keys = 32 if self.c["dim"] > 128 else 64
-        return rows * self.c["dim"] * 2 + keys * self.c["dim"] * (6 if self.c["e4m3"] else 8)
+        entry = lambda name: ("prefill", prefill_shape(c, name)[2]) if name in ("prefill", "prefill64", "wgmma") else (name, 0)
+        self.functions = {name: gpu.function(cubin, *entry(name)) for name, cubin in cubins.items()}
 
     def append(self, k, v, ld, angles, cache, slots, tokens, **how):
         grid = -(-tokens * self.c["kv"] * self.c["dim"] // 8 // 256)
         self.gpu.launch(self.functions["append"], grid, 256, [k, v, ("u32", ld), ("u32", ld), angles, cache, slots, ("u32", tokens)], **how)
 
     def prefill(self, out, q, ld, angles, cache, rows, tables, lengths, name="prefill", **how):
-        rows_per_tile = 64 if name == "prefill64" else tile_rows(self.c)
-        step = rows_per_tile // self.group
+        tile, threads, shared = prefill_shape(self.c, name)
+        step = tile // self.group
         tiles = [(i, first) for i, length in enumerate(lengths) for first in range(0, length, step)]
         tiles = self.torch.tensor(tiles, dtype=self.torch.int32, device="cuda")
-        run = lambda: self.gpu.launch(self.functions[name], (self.c["kv"], len(tiles)), 128,
+        run = lambda: self.gpu.launch(self.functions[name], (self.c["kv"], len(tiles)), threads,
                                       [out, q, ("u32", ld), angles, cache, rows, tables, tiles, ("u32", len(tiles))],
-                                      shared=self.shared(rows_per_tile), **how)
+                                      shared=shared, **how)
         run()
         return run
 
@@ -211,6 +222,11 @@ class Report:
         self.passed, self.failed = self.passed + good, self.failed + (not good)
 
 
+def rounding_limit(c):
+    """The rotated query, the weights and the result are rounded once each: 2^-9 in bf16, 2^-12 in f16."""
+    return 8e-4 if c["f16"] else 6e-3
+
+
 def check(gpu, c, cubins, report, seed):
     torch, same = gpu.torch, gpu.torch.equal
     label = " ".join(f"{k}={v}" for k, v in c.items() if v not in (None, False))
@@ -234,30 +250,31 @@ def check(gpu, c, cubins, report, seed):
     rest[at] = before[at]
     report.case(f"append leaves the rest [{label}]", lambda: same(rest, before))
 
-    # Rounded once each: the rotated query, the weights, the result (2^-9 each in bf16, 2^-12 in f16 and of an e4m3 cache's operands).
-    limit = 8e-4 if c["f16"] else 6e-3
-    kernels.prefill(step.out, step.q, ld, step.angles, step.cache, rows, step.tables, [r[1] for r in step.described])
+    limit = rounding_limit(c)
     reference = step.reference()
-    report.case(f"prefill [{label}]", lambda: launch.relative(step.out[: step.tokens], reference), limit)
-    worst = lambda: max(launch.relative(step.out[t : t + n], reference[t : t + n]) for t, n, _, _ in step.described)
-    report.case(f"prefill, worst row [{label}]", worst, 2 * limit)
-    report.case(f"prefill ends at the last token [{label}]", lambda: step.out[step.tokens :].isnan().all())
+    for name in [n for n in ("prefill", "wgmma") if n in cubins]:
+        out = torch.full_like(step.out, float("nan"))
+        kernels.prefill(out, step.q, ld, step.angles, step.cache, rows, step.tables, [r[1] for r in step.described], name)
+        report.case(f"{name} [{label}]", lambda: launch.relative(out[: step.tokens], reference), limit)
+        worst = lambda: max(launch.relative(out[t : t + n], reference[t : t + n]) for t, n, _, _ in step.described)
+        report.case(f"{name}, worst row [{label}]", worst, 2 * limit)
+        report.case(f"{name} ends at the last token [{label}]", lambda: out[step.tokens :].isnan().all())
 
-    def again(name, pieces):
-        """The same tokens in rows of other lengths: the same bits."""
-        other, out = [], torch.full_like(step.out, float("nan"))
-        for token, length, context, table in step.described:
-            done, i = 0, 0
-            while done < length:
-                n = min(pieces[i % len(pieces)], length - done)
-                other.append((token + done, n, context + done, table))
-                done, i = done + n, i + 1
-        kernels.prefill(out, step.q, ld, step.angles, step.cache, step.table(other), step.tables, [r[1] for r in other], name)
-        return same(bits(out[: step.tokens]), bits(step.out[: step.tokens]))
+        def again(name, pieces):
+            """The same tokens in rows of other lengths: the same bits."""
+            other, second = [], torch.full_like(out, float("nan"))
+            for token, length, context, table in step.described:
+                done, i = 0, 0
+                while done < length:
+                    n = min(pieces[i % len(pieces)], length - done)
+                    other.append((token + done, n, context + done, table))
+                    done, i = done + n, i + 1
+            kernels.prefill(second, step.q, ld, step.angles, step.cache, step.table(other), step.tables, [r[1] for r in other], name)
+            return same(bits(second[: step.tokens]), bits(out[: step.tokens]))
 
-    report.case(f"prefill in pieces of 1, 13, 50: the same bits [{label}]", lambda: again("prefill", [1, 13, 50]))
-    if "prefill64" in cubins:
-        report.case(f"prefill in tiles of 64 rows: the same bits [{label}]", lambda: again("prefill64", [1000]))
+        report.case(f"{name} in pieces of 1, 13, 50: the same bits [{label}]", lambda: again(name, [1, 13, 50]))
+        if name == "prefill" and "prefill64" in cubins:
+            report.case(f"prefill in tiles of 64 rows: the same bits [{label}]", lambda: again("prefill64", [1000]))
 
     # Decode: the new tokens' places still hold NaN; every third row is padding.
     step = Step(torch, c, [(context, 1) for context in DECODE], seed + 1)
@@ -300,16 +317,18 @@ def decode_defaults(rows, kv, sms=132):
 TIMED = [(b, context) for b in (1, 8, 64, 256) for context in (256, 1024, 8192)]
 
 
-def timing_jobs(arch):
+def timing_jobs():
     jobs = {}
     for e4m3 in (False, True):
         c = config(heads=32, kv=8, e4m3=e4m3)
-        jobs["prefill", e4m3] = ("prefill", defines(c, TILE_ROWS=128), arch)
-        jobs["prefill64", e4m3] = ("prefill", defines(c, TILE_ROWS=64), arch)
-        jobs["append", e4m3] = ("append", defines(c), arch)
+        jobs["prefill", e4m3] = ("prefill", defines(c, TILE_ROWS=128))
+        jobs["prefill64", e4m3] = ("prefill", defines(c, TILE_ROWS=64))
+        if has_wgmma(c):
+            jobs["wgmma", e4m3] = ("prefill_wgmma", defines(c))
+        jobs["append", e4m3] = ("append", defines(c))
         for b in sorted({b for b, _ in TIMED}):
             for splits, threads in variants(b):
-                jobs["decode", e4m3, splits, threads] = ("decode", defines(c, SPLITS=splits, THREADS=threads), arch)
+                jobs["decode", e4m3, splits, threads] = ("decode", defines(c, SPLITS=splits, THREADS=threads))
     return jobs
 
 
@@ -366,8 +385,8 @@ def timings(gpu, cubins):
             angles = torch.randn(length, 128, device="cuda")
             out = torch.empty(length, 4096, dtype=torch.bfloat16, device="cuda")
             flop = 4 * 4096 * length**2 / 2
-            kernels = Kernels(gpu, c, {n: cubins[n, e4m3] for n in ("prefill", "prefill64", "append")})
-            for variant in ("prefill", "prefill64"):
+            kernels = Kernels(gpu, c, {n: cubins[n, e4m3] for n in ("prefill", "prefill64", "wgmma", "append") if (n, e4m3) in cubins})
+            for variant in [n for n in kernels.functions if n != "append"]:
                 run = kernels.prefill(out, q, 48 * 128, angles, memory, rows, tables, [length], variant, pdl=True)
                 us = launch.median_us(torch, lambda: [run() for _ in range(4)], 8) / 4
                 table.append(f"{variant:9} {'e4m3' if e4m3 else 'bf16'} T {length:4}: {us:8.2f} us = {flop / us / 1e6:4.0f} TFLOP/s; floor {flop / compute / 1e6:7.2f} us")
@@ -380,12 +399,11 @@ def timings(gpu, cubins):
 
 def main():
     # Compilers run beside each other, forked before CUDA starts.
-    arch = os.environ.get("ARCH", "sm_90a")
     jobs = {}
     if "--only-time" not in sys.argv:
         for i, c in enumerate(CONFIGS):
-            jobs |= {(i, name): (source, macros, arch) for name, (source, macros) in programs(c).items()}
-    timed = timing_jobs(arch) if "--time" in sys.argv or "--only-time" in sys.argv else {}
+            jobs |= {(i, name): job for name, job in programs(c).items()}
+    timed = timing_jobs() if "--time" in sys.argv or "--only-time" in sys.argv else {}
     everything = jobs | timed
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as workers:
         cubins = dict(zip(everything, workers.map(compile_one, everything.values())))
