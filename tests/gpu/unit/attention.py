@@ -227,71 +227,81 @@ def rounding_limit(c):
     return 8e-4 if c["f16"] else 6e-3
 
 
-def check(gpu, c, cubins, report, seed):
-    torch, same = gpu.torch, gpu.torch.equal
-    label = " ".join(f"{k}={v}" for k, v in c.items() if v not in (None, False))
-    kernels = Kernels(gpu, c, cubins)
-    step = Step(torch, c, MIXED, seed)
-    ld, rows = step.qkv.stride(0), step.table(step.described)
+def label(c):
+    return "[" + " ".join(f"{k}={v}" for k, v in c.items() if v not in (None, False)) + "]"
 
-    # Appended: values exactly, keys rounded once from f32; nothing else touched.
+
+def check_append(kernels, report, seed):
+    """Values exactly, keys rounded once from f32; nothing else touched."""
+    torch, c = kernels.torch, kernels.c
+    step = Step(torch, c, MIXED, seed)
     raw = bits(step.cache)
     before = raw.clone()
-    kernels.append(step.k, step.v, ld, step.angles, step.cache, step.slots, step.tokens)
+    kernels.append(step.k, step.v, step.qkv.stride(0), step.angles, step.cache, step.slots, step.tokens)
     slots = step.slots.long()
     at = (slots // BLOCK, slice(None), slice(None), slots % BLOCK)
     fresh = raw[at]
     value = step.v[: step.tokens].reshape(step.tokens, c["kv"], c["dim"]).to(step.element)
-    report.case(f"append values [{label}]", lambda: same(fresh[:, :, 1], bits(value)))
+    report.case(f"append values {label(c)}", lambda: torch.equal(fresh[:, :, 1], bits(value)))
     # Rounding errors are uniform up to 2^-4 (e4m3), 2^-9 (bf16), 2^-12 (f16) of an element's power of two.
     rounding = 4e-2 if c["e4m3"] else 4e-4 if c["f16"] else 2.5e-3
-    report.case(f"append keys [{label}]", lambda: launch.relative(fresh.view(step.element)[:, :, 0], step.rotated(step.k, c["kv"])), rounding)
-    rest = raw.clone()
-    rest[at] = before[at]
-    report.case(f"append leaves the rest [{label}]", lambda: same(rest, before))
+    report.case(f"append keys {label(c)}", lambda: launch.relative(fresh.view(step.element)[:, :, 0], step.rotated(step.k, c["kv"])), rounding)
+    raw[at] = before[at]
+    report.case(f"append leaves the rest {label(c)}", lambda: torch.equal(raw, before))
 
-    limit = rounding_limit(c)
+
+def check_prefill(kernels, report, seed, name):
+    torch, c = kernels.torch, kernels.c
+    step, limit = Step(torch, c, MIXED, seed), rounding_limit(c)
+    ld = step.qkv.stride(0)
+    kernels.append(step.k, step.v, ld, step.angles, step.cache, step.slots, step.tokens)
     reference = step.reference()
-    for name in [n for n in ("prefill", "wgmma") if n in cubins]:
+
+    def outputs(described, name):
         out = torch.full_like(step.out, float("nan"))
-        kernels.prefill(out, step.q, ld, step.angles, step.cache, rows, step.tables, [r[1] for r in step.described], name)
-        report.case(f"{name} [{label}]", lambda: launch.relative(out[: step.tokens], reference), limit)
-        worst = lambda: max(launch.relative(out[t : t + n], reference[t : t + n]) for t, n, _, _ in step.described)
-        report.case(f"{name}, worst row [{label}]", worst, 2 * limit)
-        report.case(f"{name} ends at the last token [{label}]", lambda: out[step.tokens :].isnan().all())
+        kernels.prefill(out, step.q, ld, step.angles, step.cache, step.table(described), step.tables, [r[1] for r in described], name)
+        return out
 
-        def again(name, pieces):
-            """The same tokens in rows of other lengths: the same bits."""
-            other, second = [], torch.full_like(out, float("nan"))
-            for token, length, context, table in step.described:
-                done, i = 0, 0
-                while done < length:
-                    n = min(pieces[i % len(pieces)], length - done)
-                    other.append((token + done, n, context + done, table))
-                    done, i = done + n, i + 1
-            kernels.prefill(second, step.q, ld, step.angles, step.cache, step.table(other), step.tables, [r[1] for r in other], name)
-            return same(bits(second[: step.tokens]), bits(out[: step.tokens]))
+    out = outputs(step.described, name)
+    report.case(f"{name} {label(c)}", lambda: launch.relative(out[: step.tokens], reference), limit)
+    worst = lambda: max(launch.relative(out[t : t + n], reference[t : t + n]) for t, n, _, _ in step.described)
+    report.case(f"{name}, worst row {label(c)}", worst, 2 * limit)
+    report.case(f"{name} ends at the last token {label(c)}", lambda: out[step.tokens :].isnan().all())
 
-        report.case(f"{name} in pieces of 1, 13, 50: the same bits [{label}]", lambda: again(name, [1, 13, 50]))
-        if name == "prefill" and "prefill64" in cubins:
-            report.case(f"prefill in tiles of 64 rows: the same bits [{label}]", lambda: again("prefill64", [1000]))
+    def again(name, pieces):
+        """The same tokens in rows of other lengths: the same bits."""
+        other = []
+        for token, length, context, table in step.described:
+            done, i = 0, 0
+            while done < length:
+                n = min(pieces[i % len(pieces)], length - done)
+                other.append((token + done, n, context + done, table))
+                done, i = done + n, i + 1
+        return torch.equal(bits(outputs(other, name)), bits(out))
 
-    # Decode: the new tokens' places still hold NaN; every third row is padding.
-    step = Step(torch, c, [(context, 1) for context in DECODE], seed + 1)
-    count, qkv = len(DECODE), (step.q, step.k, step.v)
+    report.case(f"{name} in pieces of 1, 13, 50: the same bits {label(c)}", lambda: again(name, [1, 13, 50]))
+    if name == "prefill" and "prefill64" in kernels.functions:
+        report.case(f"prefill in tiles of 64 rows: the same bits {label(c)}", lambda: again("prefill64", [1000]))
+
+
+def check_decode(kernels, report, seed):
+    """The new tokens' places in the cache hold NaN before; some rows are padding."""
+    torch, c = kernels.torch, kernels.c
+    step, limit = Step(torch, c, [(context, 1) for context in DECODE], seed), rounding_limit(c)
+    count, qkv, ld = len(DECODE), (step.q, step.k, step.v), step.qkv.stride(0)
     appended = step.cache.clone()
     kernels.append(step.k, step.v, ld, step.angles, appended, step.slots, step.tokens)
     described = step.described[:5] + [(0, 0, 77, 1 << 30)] + step.described[5:] + [(0, 0, 0, 0)]
     scratch = kernels.scratch(count + 2)
     kernels.decode(step.out, qkv, step.angles, step.cache, step.table(described), step.tables, scratch, count + 2, extra=1)
-    report.case(f"decode appends as append does [{label}]", lambda: same(bits(step.cache), bits(appended)))
+    report.case(f"decode appends as append does {label(c)}", lambda: torch.equal(bits(step.cache), bits(appended)))
     reference = step.reference()
-    report.case(f"decode [{label}]", lambda: launch.relative(step.out[:count], reference), limit)
-    report.case(f"decode, worst row [{label}]", lambda: max(launch.relative(step.out[i], reference[i]) for i in range(count)), 2 * limit)
-    report.case(f"decode ends at the last row [{label}]", lambda: step.out[count:].isnan().all() and not scratch[1].any())
+    report.case(f"decode {label(c)}", lambda: launch.relative(step.out[:count], reference), limit)
+    report.case(f"decode, worst row {label(c)}", lambda: max(launch.relative(step.out[i], reference[i]) for i in range(count)), 2 * limit)
+    report.case(f"decode ends at the last row {label(c)}", lambda: step.out[count:].isnan().all() and not scratch[1].any())
     out = torch.full_like(step.out, float("nan"))
     kernels.prefill(out, step.q, ld, step.angles, step.cache, step.table(step.described), step.tables, [1] * count)
-    report.case(f"decode as prefill [{label}]", lambda: launch.relative(step.out[:count], out[:count]), 2 * limit)
+    report.case(f"decode as prefill {label(c)}", lambda: launch.relative(step.out[:count], out[:count]), 2 * limit)
 
     def alone():
         """Rows one at a time, and in another order: the same bits."""
@@ -299,9 +309,9 @@ def check(gpu, c, cubins, report, seed):
         for row in step.described:
             kernels.decode(one, qkv, step.angles, step.cache, step.table([row]), step.tables, scratch, 1, pdl=True)
         kernels.decode(turned, qkv, step.angles, step.cache, step.table(step.described[::-1]), step.tables, scratch, count)
-        return same(bits(one), bits(step.out)) and same(bits(turned), bits(step.out))
+        return torch.equal(bits(one), bits(step.out)) and torch.equal(bits(turned), bits(step.out))
 
-    report.case(f"decode alone and in another order: the same bits [{label}]", alone)
+    report.case(f"decode alone and in another order: the same bits {label(c)}", alone)
 
 
 def floor_rate(torch):
@@ -339,20 +349,18 @@ def variants(b):
     return [(s, t) for s in sorted({max(1, best // 2), best, min(64, best * 2)}) for t in (128, 256)]
 
 
-def timings(gpu, cubins):
+def timings(gpu, cubins, late):
     torch = gpu.torch
     bandwidth, compute = floor_rate(torch)
     name = torch.cuda.get_device_name()
-    pool = torch.empty(5 << 30, dtype=torch.uint8, device="cuda")
-    pool.view(torch.bfloat16).normal_()
-    values_e4m3 = torch.randn(5 << 28, device="cuda").to(torch.float8_e4m3fn).view(torch.uint8)
-    table = []
+    memory = torch.empty(9 << 30, dtype=torch.uint8, device="cuda")
+    memory.view(torch.bfloat16).normal_()
+    print(f"# {name}")
     for e4m3 in (False, True):
-        memory = values_e4m3 if e4m3 else pool
         c = config(heads=32, kv=8, e4m3=e4m3)
         token_bytes = 2 * c["kv"] * c["dim"] * (1 if e4m3 else 2)
         block_bytes = token_bytes * BLOCK
-        for b, context in TIMED:
+        for b, context in [] if late else TIMED:
             per_row = context // BLOCK + 1
             layer = b * per_row * block_bytes
             if layer > memory.numel():
@@ -374,8 +382,8 @@ def timings(gpu, cubins):
 
                 plain, chained = (launch.median_us(torch, lambda: work(p), 8) / layers for p in (False, True))
                 read = b * (context + 1) * token_bytes
-                table.append(f"decode {'e4m3' if e4m3 else 'bf16'} B {b:3} context {context:4} splits {splits:2} threads {threads}: {plain:8.2f} us, "
-                             f"PDL {chained:8.2f} us = {read / chained / 1e3:5.0f} GB/s; floor {read / bandwidth / 1e3:7.2f} us")
+                print(f"decode {'e4m3' if e4m3 else 'bf16'} B {b:3} context {context:4} splits {splits:2} threads {threads}: {plain:8.2f} us, "
+                      f"PDL {chained:8.2f} us = {read / chained / 1e3:5.0f} GB/s; floor {read / bandwidth / 1e3:7.2f} us", flush=True)
         for length in (128, 512, 2048, 8192):
             blocks = length // BLOCK
             tables = torch.randperm(blocks, device="cuda").int()
@@ -386,15 +394,18 @@ def timings(gpu, cubins):
             out = torch.empty(length, 4096, dtype=torch.bfloat16, device="cuda")
             flop = 4 * 4096 * length**2 / 2
             kernels = Kernels(gpu, c, {n: cubins[n, e4m3] for n in ("prefill", "prefill64", "wgmma", "append") if (n, e4m3) in cubins})
-            for variant in [n for n in kernels.functions if n != "append"]:
+            for variant in ["wgmma"] if late else ["prefill", "prefill64"]:
+                if variant not in kernels.functions:
+                    continue
                 run = kernels.prefill(out, q, 48 * 128, angles, memory, rows, tables, [length], variant, pdl=True)
                 us = launch.median_us(torch, lambda: [run() for _ in range(4)], 8) / 4
-                table.append(f"{variant:9} {'e4m3' if e4m3 else 'bf16'} T {length:4}: {us:8.2f} us = {flop / us / 1e6:4.0f} TFLOP/s; floor {flop / compute / 1e6:7.2f} us")
+                print(f"{variant:9} {'e4m3' if e4m3 else 'bf16'} T {length:4}: {us:8.2f} us = {flop / us / 1e6:4.0f} TFLOP/s; floor {flop / compute / 1e6:7.2f} us")
+            if late:
+                continue
             slots = (tables.long()[:, None] * BLOCK + torch.arange(BLOCK, device="cuda")).flatten().int()
             us = launch.median_us(torch, lambda: [kernels.append(k, v, 48 * 128, angles, memory, slots, length, pdl=True) for _ in range(4)], 8) / 4
             moved = length * (2 * 1024 * 2 + token_bytes + 512)
-            table.append(f"append {'e4m3' if e4m3 else 'bf16'} T {length:4}: {us:8.2f} us = {moved / us / 1e3:5.0f} GB/s; floor {moved / bandwidth / 1e3:7.2f} us")
-    print(f"# {name}", *table, sep="\n")
+            print(f"append {'e4m3' if e4m3 else 'bf16'} T {length:4}: {us:8.2f} us = {moved / us / 1e3:5.0f} GB/s; floor {moved / bandwidth / 1e3:7.2f} us")
 
 
 def main():
@@ -411,13 +422,21 @@ def main():
     report, seed = Report(), int.from_bytes(os.urandom(3), "little")
     if jobs:
         print("seed", seed)
-        for i, c in enumerate(CONFIGS):
+    # What could hang or fault without the portable kernels comes last.
+    for late in (False, True):
+        for i, c in enumerate(CONFIGS if jobs else []):
             try:
-                check(gpu, c, {name: cubins[i, name] for (j, name) in jobs if j == i}, report, seed + 10 * i)
+                kernels = Kernels(gpu, c, {name: cubins[i, name] for (j, name) in jobs if j == i})
+                if late and has_wgmma(c):
+                    check_prefill(kernels, report, seed + 10 * i + 2, "wgmma")
+                elif not late:
+                    check_append(kernels, report, seed + 10 * i)
+                    check_prefill(kernels, report, seed + 10 * i, "prefill")
+                    check_decode(kernels, report, seed + 10 * i + 1)
             except Exception as error:
-                report.case(f"configuration {c}", lambda: (_ for _ in ()).throw(error))
-    if timed:
-        timings(gpu, cubins)
+                report.case(f"{type(error).__name__}: {error} {label(c)}", lambda: False)
+        if timed:
+            timings(gpu, cubins, late)
     print(f"{report.passed} passed, {report.failed} failed")
     return 1 if report.failed else 0
 
