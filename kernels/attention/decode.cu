@@ -6,14 +6,18 @@
 // context alone, so a request's bits do not depend on its neighbours. Block (split, y, row) computes one slice for up to
 // HEADS_PER_BLOCK heads that share a key head, each warp every WARPS-th cache block with its own online softmax. Keys and
 // values go from global memory straight into tensor core fragments: the order of the summed dimension is free, so lanes load
-// 16-byte pieces and the queries are read in the same order. With more than one slice, results meet in `partial`, and the block
-// that arrives last sums them in the order of the slices.
+// 16-byte pieces and the queries are read in the same order. The results of several slices are summed in the order of the
+// slices: with CLUSTER, the blocks of a (row, y) are a cluster and read each other's shared memory; else results meet in
+// `partial`, and the block that arrives last sums them.
 //
 // out: [T][HEADS * HEAD_DIM] half_t; q, k, v: [T] lines with strides ldq, ldk, ldv (elements), 16-byte aligned; angles: [T][ROPE_DIM]
-// f32; rows[i].len is 1, or 0 for padding (nothing is read through it or written). partial: row_count * gridDim.y * SPLITS *
-// HEADS_PER_BLOCK * (HEAD_DIM + 2) f32 of scratch; counters: row_count * gridDim.y, zero before and after.
+// f32; rows (16-byte aligned): len is 1, or 0 for padding (nothing is read through it or written). partial: row_count *
+// gridDim.y * SPLITS * HEADS_PER_BLOCK * (HEAD_DIM + 2) f32 of scratch; counters: row_count * gridDim.y, zero before and after;
+// neither is used with CLUSTER or SPLITS 1.
 //
 // Macros: HEADS, SCALE, WINDOW (0: none), SOFTCAP (0: none), SPLITS, THREADS (a multiple of 32), and those of cache.cuh.
+// CLUSTER (sm_90): launched in clusters of (SPLITS, 1, 1), SPLITS <= 8. EARLY: rows, tables and the cached tokens were complete
+// before the last kernel boundary without programmatic launch, so their reading need not wait for the kernel before.
 // Grid: (SPLITS, KV_HEADS * ceil(GROUP / HEADS_PER_BLOCK), at least row_count); block: THREADS; no dynamic shared memory.
 #include "attention/cache.cuh"
 
@@ -42,6 +46,18 @@ constexpr u32 K_WORDS = HEAD_DIM / 4 * sizeof(cache_t) / 4, V_WORDS = HEAD_DIM /
 constexpr u32 Q_STRIDE = HEAD_DIM + (HEAD_DIM % 64 == 0 ? 32 : 0);  // lines of two heads lie in different banks
 constexpr u32 SUM_STRIDE = HEAD_DIM + 2;                            // a head's sums, maximum and total
 static_assert(WARPS * HEADS_PER_BLOCK * SUM_STRIDE * 4 <= 40 * 1024, "too many THREADS for this many heads");
+
+// Types of a size.
+template <u32 SIZE>
+struct Bytes;
+template <>
+struct Bytes<8> {
+    using type = uint2;
+};
+template <>
+struct Bytes<16> {
+    using type = uint4;
+};
 
 template <u32 WORDS>
 __device__ __forceinline__ void load_words(u32 *to, const void *from) {
@@ -102,22 +118,62 @@ __device__ __forceinline__ void value_fragment(u32 (&a)[4], const u32 (&v)[4][V_
 }
 __device__ __forceinline__ u32 value_dimension(u32 s, u32 g) { return (8 * (2 * s / V_VECTOR) + g) * V_VECTOR + 2 * s % V_VECTOR; }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// One more of this row's slices has stored its results; says how many had before. What those stored can then be read.
+__device__ __forceinline__ u32 arrive(u32 *counter) {
+    u32 before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
+}
+
+#ifdef CLUSTER
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// The same place in the shared memory of another block of the cluster.
+__device__ __forceinline__ float2 load_remote(const float2 *local, u32 block) {
+    u32 at;
+    float2 value;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(local)), "r"(block));
+    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(value.x), "=f"(value.y) : "r"(at) : "memory");
+    return value;
+}
+#endif
+
+// Sums weighted by exp2(maximum) relative to the largest seen, two dimensions of a head.
+struct Merged {
+    float top = MASKED, all = 0, x = 0, y = 0;
+    __device__ __forceinline__ void add(float2 state, float2 pair) {
+        const float next = fmaxf(top, state.x), mine = exp2_approx(top - next), theirs = exp2_approx(state.x - next);
+        top = next, all = all * mine + state.y * theirs, x = x * mine + pair.x * theirs, y = y * mine + pair.y * theirs;
+    }
+};
+
+constexpr u32 RESULT = HEADS_PER_BLOCK * SUM_STRIDE / 2;  // pairs of a slice's results
+
+extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM * HEAD_TILES <= 128 ? 512 / THREADS : 1)
     decode(half_t *out, const half_t *q, const half_t *k, const half_t *v, u32 ldq, u32 ldk, u32 ldv, const float *angles, void *cache,
            const Row *rows, const u32 *tables, float *partial, u32 *counters, u32 row_count) {
     __shared__ __align__(16) u16 queries[8 * HEAD_TILES * Q_STRIDE];
     __shared__ __align__(16) cache_t fresh[2 * HEAD_DIM];  // the new token's key and value, as the cache holds them
-    __shared__ float2 sums[WARPS * HEADS_PER_BLOCK * SUM_STRIDE / 2];
-    __shared__ u32 last_arriver;
+    __shared__ float2 sums[WARPS * RESULT];
     pdl_launch();
-    if (blockIdx.z >= row_count) return;
+#ifndef EARLY
     pdl_wait();
-    const Row row = rows[blockIdx.z];
-    if (row.len == 0) return;
+#endif
+    Row row = {};
+    if (blockIdx.z < row_count) {
+        const uint4 words = *(const uint4 *)(rows + blockIdx.z);
+        row = {words.x, words.y, words.z, words.w};
+    }
     const u32 position = row.context, start = window_start(position), first_block = start / BLOCK_TOKENS,
               last_block = position / BLOCK_TOKENS, blocks = last_block + 1 - first_block;
     const u32 slice = ((blocks + SPLITS - 1) / SPLITS + WARPS - 1) / WARPS * WARPS, slices = (blocks + slice - 1) / slice;
-    if (blockIdx.x >= slices) return;
+    if (row.len == 0 || blockIdx.x >= slices) {
+#ifdef EARLY
+        pdl_wait();
+#endif
+        return;
+    }
     const u32 head = blockIdx.y / PARTS, first_head = head * GROUP + blockIdx.y % PARTS * HEADS_PER_BLOCK,
               heads = min(HEADS_PER_BLOCK, (head + 1) * GROUP - first_head);
     const u32 begin = first_block + blockIdx.x * slice, end = min(begin + slice, last_block + 1);
@@ -132,6 +188,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         load_keys(keys, tile, g, t);
         load_values(values, tile + TILE, g, t);
     }
+#ifdef EARLY
+    pdl_wait();
+#endif
 
     // Meanwhile: the queries, zeros for heads that are not there, and in the last slice the new token.
     const float *line_angles = angles + (u64)row.token * ROPE_DIM;
@@ -141,16 +200,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (h < heads) load8_rotated(x, q + (u64)row.token * ldq + (first_head + h) * HEAD_DIM, line_angles, d);
         *(uint4 *)(queries + h * Q_STRIDE + d) = pack8_operand(x);
     }
-    if (end == last_block + 1 && threadIdx.x < 2 * (HEAD_DIM / 8)) {
-        const u32 is_value = threadIdx.x / (HEAD_DIM / 8), d = threadIdx.x % (HEAD_DIM / 8) * 8;
+    const bool appends = end == last_block + 1 && threadIdx.x < 2 * (HEAD_DIM / 8);
+    const u32 is_value = threadIdx.x / (HEAD_DIM / 8), new_d = threadIdx.x % (HEAD_DIM / 8) * 8;
+    if (appends) {
         float x[8];
         if (is_value)
-            load8(x, v + (u64)row.token * ldv + head * HEAD_DIM + d);
+            load8(x, v + (u64)row.token * ldv + head * HEAD_DIM + new_d);
         else
-            load8_rotated(x, k + (u64)row.token * ldk + head * HEAD_DIM, line_angles, d);
-        store8(fresh + is_value * HEAD_DIM + d, x);
-        if (blockIdx.y % PARTS == 0)
-            store8((cache_t *)cache + tile_offset(table[last_block], head) + is_value * TILE + position % BLOCK_TOKENS * HEAD_DIM + d, x);
+            load8_rotated(x, k + (u64)row.token * ldk + head * HEAD_DIM, line_angles, new_d);
+        store8(fresh + is_value * HEAD_DIM + new_d, x);
     }
     __syncthreads();
 
@@ -242,6 +300,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (more) load_values(values, next + TILE, g, t);
     }
 
+    // The new token's place, which no block reads in this launch.
+    if (appends && blockIdx.y % PARTS == 0) {
+        using Eight = typename Bytes<8 * sizeof(cache_t)>::type;
+        cache_t *to = (cache_t *)cache + tile_offset(table[last_block], head) + is_value * TILE + position % BLOCK_TOKENS * HEAD_DIM;
+        *(Eight *)(to + new_d) = *(const Eight *)(fresh + is_value * HEAD_DIM + new_d);
+    }
+
     // The warps' sums meet in shared memory.
 #pragma unroll
     for (u32 n = 0; n < HEAD_TILES; n++)
@@ -252,7 +317,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
             for (u32 other = 4; other < 32; other *= 2) all += __shfl_xor_sync(~0u, all, other);
             if (h < heads) {
-                float2 *line = sums + (warp * HEADS_PER_BLOCK + h) * (SUM_STRIDE / 2);
+                float2 *line = sums + warp * RESULT + h * (SUM_STRIDE / 2);
 #pragma unroll
                 for (u32 i = 0; i < STEPS; i++) line[value_dimension(i, g) / 2] = make_float2(sum[n][i][c], sum[n][i][2 + c]);
                 if (g == 0) line[HEAD_DIM / 2] = make_float2(maximum[n][c], all);
@@ -260,39 +325,55 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     __syncthreads();
 
-    float2 *mine = (float2 *)partial + ((u64)blockIdx.z * gridDim.y + blockIdx.y) * SPLITS * (HEADS_PER_BLOCK * SUM_STRIDE / 2);
+    // Pair i of the result: where it and its head's state lie among RESULT pairs, and its place in the output.
+    const u32 pairs = heads * (HEAD_DIM / 2);
+    auto pair_at = [](u32 i) { return i / (HEAD_DIM / 2) * (SUM_STRIDE / 2) + i % (HEAD_DIM / 2); };
+    auto state_at = [](u32 i) { return i / (HEAD_DIM / 2) * (SUM_STRIDE / 2) + HEAD_DIM / 2; };
     u32 *result = (u32 *)(out + ((u64)row.token * HEADS + first_head) * HEAD_DIM);
-    // Weighs `count` results of all heads against each other, in order; pairs of dimensions. Writes them on, or at last divided.
-    auto combine = [&](const float2 *from, u32 count, float2 *on) {
-        for (u32 i = threadIdx.x; i < heads * (HEAD_DIM / 2); i += THREADS) {
-            const u32 h = i / (HEAD_DIM / 2), d = i % (HEAD_DIM / 2);
-            const float2 *line = from + h * (SUM_STRIDE / 2);
-            constexpr u32 STRIDE = HEADS_PER_BLOCK * SUM_STRIDE / 2;
-            float top = MASKED, all = 0, x = 0, y = 0;
-            for (u32 j = 0; j < count; j++) top = fmaxf(top, line[j * STRIDE + HEAD_DIM / 2].x);
-#pragma unroll 4
-            for (u32 j = 0; j < count; j++) {
-                const float2 state = line[j * STRIDE + HEAD_DIM / 2], pair = line[j * STRIDE + d];
-                const float weight = exp2_approx(state.x - top);
-                all = fmaf(weight, state.y, all), x = fmaf(weight, pair.x, x), y = fmaf(weight, pair.y, y);
-            }
-            if (on) {
-                on[h * (SUM_STRIDE / 2) + d] = make_float2(x, y);
-                if (d == 0) on[h * (SUM_STRIDE / 2) + HEAD_DIM / 2] = make_float2(top, all);
-            } else {
-                result[i] = pack_half2(x / all, y / all);
-            }
-        }
+    auto finish = [&](u32 i, const Merged &merged) { result[i] = pack_half2(merged.x / merged.all, merged.y / merged.all); };
+    auto merge_warps = [&](u32 i) {
+        Merged merged;
+#pragma unroll
+        for (u32 w = 0; w < WARPS; w++) merged.add(sums[w * RESULT + state_at(i)], sums[w * RESULT + pair_at(i)]);
+        return merged;
     };
-    combine(sums, WARPS, slices > 1 ? mine + blockIdx.x * (HEADS_PER_BLOCK * SUM_STRIDE / 2) : nullptr);
-    if (slices == 1) return;
-    __threadfence();
-    __syncthreads();
+    if (slices == 1) {
+        for (u32 i = threadIdx.x; i < pairs; i += THREADS) finish(i, merge_warps(i));
+        return;
+    }
+#ifdef CLUSTER
+    __shared__ float2 mine[RESULT];
+#else
+    float2 *all_slices = (float2 *)partial + ((u64)blockIdx.z * gridDim.y + blockIdx.y) * SPLITS * RESULT, *mine = all_slices + blockIdx.x * RESULT;
+#endif
+    for (u32 i = threadIdx.x; i < pairs; i += THREADS) {
+        const Merged merged = merge_warps(i);
+        mine[pair_at(i)] = make_float2(merged.x, merged.y);
+        if (i % (HEAD_DIM / 2) == 0) mine[state_at(i)] = make_float2(merged.top, merged.all);
+    }
+#ifdef CLUSTER
+    // Blocks without a slice have left and do not count.
+    cluster_sync();
+    for (u32 i = blockIdx.x * THREADS + threadIdx.x; i < pairs; i += slices * THREADS) {
+        Merged merged;
+#pragma unroll 4
+        for (u32 j = 0; j < slices; j++) merged.add(load_remote(mine + state_at(i), j), load_remote(mine + pair_at(i), j));
+        finish(i, merged);
+    }
+    cluster_sync();
+#else
+    __shared__ u32 before;
     u32 *counter = counters + blockIdx.z * gridDim.y + blockIdx.y;
-    if (threadIdx.x == 0) last_arriver = atomicAdd(counter, 1) == slices - 1;
     __syncthreads();
-    if (!last_arriver) return;
-    __threadfence();
+    if (threadIdx.x == 0) before = arrive(counter);
+    __syncthreads();
+    if (before != slices - 1) return;
     if (threadIdx.x == 0) *counter = 0;
-    combine(mine, slices, nullptr);
+    for (u32 i = threadIdx.x; i < pairs; i += THREADS) {
+        Merged merged;
+#pragma unroll 8
+        for (u32 j = 0; j < slices; j++) merged.add(all_slices[j * RESULT + state_at(i)], all_slices[j * RESULT + pair_at(i)]);
+        finish(i, merged);
+    }
+#endif
 }

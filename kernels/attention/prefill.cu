@@ -87,8 +87,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, HEAD_DIM <= 128 ? 2 : 1
     prefill(half_t *out, const half_t *q, u32 ldq, const float *angles, const void *cache, const Row *rows, const u32 *tables,
             const uint2 *tiles, u32 tile_count) {
     pdl_launch();
-    if (blockIdx.y >= tile_count) return;
     pdl_wait();
+    if (blockIdx.y >= tile_count) return;
     const uint2 tile = tiles[tile_count - 1 - blockIdx.y];
     const Row row = rows[tile.x];
     const u32 head = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;

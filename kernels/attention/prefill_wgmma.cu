@@ -166,7 +166,6 @@ extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1)
             const uint2 *tiles, u32 tile_count) {
     __shared__ __align__(16) u64 barrier_words[8];
     pdl_launch();
-    if (blockIdx.y >= tile_count) return;
     const u32 misaligned = shared_address(dynamic) % 1024, shift = misaligned ? 1024 - misaligned : 0;
     u8 *queries = dynamic + shift;
     const u32 queries_at = shared_address(queries), buffers = queries_at + TILE_ROWS * HEAD_DIM * 2;
@@ -177,6 +176,7 @@ extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1)
     }
     __syncthreads();
     pdl_wait();
+    if (blockIdx.y >= tile_count) return;
     const uint2 tile = tiles[tile_count - 1 - blockIdx.y];
     const Row row = rows[tile.x];
     const u32 head = blockIdx.x;
@@ -188,11 +188,11 @@ extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1)
     span.end = span.position + span.tokens;
 
     if (threadIdx.x >= 128 * CONSUMERS) {
-        give_registers<40>();
+        give_registers<56>();
         produce((const cache_t *)cache, tables + row.table, span, head, buffers, barriers);
         return;
     }
-    take_registers<232>();
+    take_registers<224>();
     const u32 group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const u32 used = span.tokens * GROUP, warp_row = warp * 16;
 

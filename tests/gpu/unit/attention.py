@@ -17,22 +17,23 @@ DECODE = [0, 1, 14, 15, 16, 17, 63, 64, 65, 255, 256, 700, 1023, 2047, 4100, 500
 
 
 def config(dim=128, heads=8, kv=2, **more):
-    return dict(dim=dim, heads=heads, kv=kv, rope=dim, window=0, cap=0, e4m3=False, f16=False, splits=8, threads=128, rows=None) | more
+    return dict(dim=dim, heads=heads, kv=kv, rope=dim, window=0, cap=0, e4m3=False, f16=False, splits=8, threads=128, cluster=False, early=False,
+                rows=None) | more
 
 
 CONFIGS = [
     config(),
-    config(dim=64, heads=6, kv=2, rope=64),
+    config(dim=64, heads=6, kv=2, rope=64, cluster=True),
     config(dim=96, heads=4, kv=4, rope=48, splits=3),
     config(dim=256, heads=8, kv=1, rope=64, splits=5),
     config(heads=16, kv=1, splits=4, rope=0),
     config(heads=20, kv=1, dim=64, rope=16, splits=4),
-    config(window=100),
+    config(window=100, early=True),
     config(dim=256, heads=4, kv=2, window=1000, cap=50, splits=16),
     config(cap=20, rows=64, threads=256),
     config(heads=3, kv=1, f16=True, rope=32, splits=1),
-    config(dim=64, heads=8, kv=1, f16=True, window=16),
-    config(e4m3=True),
+    config(dim=64, heads=8, kv=1, f16=True, window=16, early=True, cluster=True),
+    config(e4m3=True, cluster=True, early=True, splits=7),
     config(dim=64, e4m3=True, heads=2, kv=2, splits=2),
     config(dim=96, e4m3=True, heads=6, kv=2, cap=30),
     config(dim=256, e4m3=True, heads=16, kv=2, window=500),
@@ -50,6 +51,11 @@ def defines(c, **more):
     return d | more
 
 
+def decode_defines(c):
+    flags = {name: None for name in ("CLUSTER", "EARLY") if c[name.lower()]}
+    return defines(c, SPLITS=c["splits"], THREADS=c["threads"], **flags)
+
+
 def tile_rows(c):
     return c["rows"] or (64 if c["dim"] > 128 else 128)
 
@@ -59,7 +65,7 @@ def programs(c):
     found = {
         "append": ("append", defines(c)),
         "prefill": ("prefill", defines(c, TILE_ROWS=tile_rows(c))),
-        "decode": ("decode", defines(c, SPLITS=c["splits"], THREADS=c["threads"])),
+        "decode": ("decode", decode_defines(c)),
     }
     if tile_rows(c) == 128:
         found["prefill64"] = ("prefill", defines(c, TILE_ROWS=64))
@@ -125,7 +131,8 @@ class Kernels:
         q, k, v = qkv
         ld = ("u32", q.stride(0))
         self.gpu.launch(self.functions["decode"], (self.c["splits"], self.y(), count + extra), self.c["threads"],
-                        [out, q, k, v, ld, ld, ld, angles, cache, rows, tables, *scratch, ("u32", count)], **how)
+                        [out, q, k, v, ld, ld, ld, angles, cache, rows, tables, *scratch, ("u32", count)],
+                        cluster=(self.c["splits"], 1, 1) if self.c["cluster"] else None, **how)
 
 
 def bits(tensor):
@@ -319,11 +326,6 @@ def floor_rate(torch):
     return (4800 if "H200" in torch.cuda.get_device_name() else 3350), 989
 
 
-def decode_defaults(rows, kv, sms=132):
-    """SPLITS: enough blocks for about two per multiprocessor, at most 64."""
-    return max(1, min(64, 2 * sms // (rows * kv)))
-
-
 TIMED = [(b, context) for b in (1, 8, 64, 256) for context in (256, 1024, 8192)]
 
 
@@ -336,17 +338,29 @@ def timing_jobs():
         if has_wgmma(c):
             jobs["wgmma", e4m3] = ("prefill_wgmma", defines(c))
         jobs["append", e4m3] = ("append", defines(c))
-        for b in sorted({b for b, _ in TIMED}):
-            for splits, threads in variants(b):
-                jobs["decode", e4m3, splits, threads] = ("decode", defines(c, SPLITS=splits, THREADS=threads))
+        for variant in {v for b, _ in TIMED for v in variants(b)}:
+            jobs["decode", e4m3, variant] = ("decode", decode_defines(c | dict(zip(VARIANT, variant))))
     return jobs
 
 
+VARIANT = ("splits", "threads", "cluster", "early")
+
+
+def decode_defaults(rows, kv, sms=132):
+    """About two blocks of four warps per multiprocessor, in clusters while few rows are there."""
+    splits = max(1, min(8, -(-2 * sms // (rows * kv))))
+    return splits, 128, splits > 1, False
+
+
 def variants(b):
-    best = decode_defaults(b, 8)
     if "--variants" not in sys.argv:
-        return [(best, 128)]
-    return [(s, t) for s in sorted({max(1, best // 2), best, min(64, best * 2)}) for t in (128, 256)]
+        return [decode_defaults(b, 8)]
+    return {
+        1: [(8, 128, True, False), (8, 128, True, True), (8, 256, True, False), (8, 256, True, True), (16, 128, False, True), (32, 128, False, False), (32, 128, False, True)],
+        8: [(4, 128, True, False), (4, 128, True, True), (4, 128, False, False), (8, 128, True, False), (4, 256, True, False), (2, 256, True, False)],
+        64: [(1, 128, False, False), (1, 128, False, True), (1, 256, False, False), (2, 128, True, False), (2, 128, False, False)],
+        256: [(1, 128, False, False), (1, 256, False, False), (1, 64, False, False)],
+    }[b]
 
 
 def timings(gpu, cubins, late):
@@ -372,8 +386,8 @@ def timings(gpu, cubins, late):
             views = qkv.split([4096, 1024, 1024], 1)
             angles = torch.randn(b, 128, device="cuda")
             out = torch.empty(b, 4096, dtype=torch.bfloat16, device="cuda")
-            for splits, threads in variants(b):
-                kernels = Kernels(gpu, c | dict(splits=splits, threads=threads), {"decode": cubins["decode", e4m3, splits, threads]})
+            for variant in variants(b):
+                kernels = Kernels(gpu, c | dict(zip(VARIANT, variant)), {"decode": cubins["decode", e4m3, variant]})
                 scratch = kernels.scratch(b)
 
                 def work(pdl):
@@ -382,7 +396,7 @@ def timings(gpu, cubins, late):
 
                 plain, chained = (launch.median_us(torch, lambda: work(p), 8) / layers for p in (False, True))
                 read = b * (context + 1) * token_bytes
-                print(f"decode {'e4m3' if e4m3 else 'bf16'} B {b:3} context {context:4} splits {splits:2} threads {threads}: {plain:8.2f} us, "
+                print(f"decode {'e4m3' if e4m3 else 'bf16'} B {b:3} context {context:4} {'/'.join(str(int(x)) for x in variant):10}: {plain:8.2f} us, "
                       f"PDL {chained:8.2f} us = {read / chained / 1e3:5.0f} GB/s; floor {read / bandwidth / 1e3:7.2f} us", flush=True)
         for length in (128, 512, 2048, 8192):
             blocks = length // BLOCK
