@@ -1,5 +1,5 @@
-// Prefill attention on Hopper's warpgroup instructions (sm_90a): prefill.cu's function, arguments, tiles and invariance, for a
-// half_t cache and HEAD_DIM 64, 128 or 256. A result's bits differ from prefill.cu's (other steps), never among its own tiles.
+// Prefill attention on Hopper's warpgroup instructions (sm_90a): prefill.cu's function, arguments, tiles and invariance, for
+// HEAD_DIM 64, 128 or 256. A result's bits differ from prefill.cu's (other steps), never among its own tiles.
 //
 // A block is one producer warpgroup, which copies steps of KEYS keys and values into two buffers each, and two consumer
 // warpgroups with 64 of the tile's 128 rows each. A consumer multiplies the next step's scores and this step's values at once and
@@ -7,7 +7,8 @@
 // threads, `empty` the consumers' warps.
 //
 // Macros: HEADS, SCALE, WINDOW (0: none), SOFTCAP (0: none), and those of cache.cuh. Q_TOKENS = 128 / GROUP.
-// Grid: (KV_HEADS, at least tile_count); block: 384. Dynamic shared memory: 128 * HEAD_DIM * 2 + KEYS * HEAD_DIM * 8 + 1024 bytes.
+// Grid: (KV_HEADS, at least tile_count); block: 384. Dynamic shared memory: 128 * HEAD_DIM * 2 + KEYS * HEAD_DIM * (CACHE_E4M3 ? 10 : 8)
+// + 1024 bytes.
 #include "attention/cache.cuh"
 #include "attention/wgmma.cuh"
 
@@ -17,7 +18,7 @@ constexpr u32 BUFFER = KEYS * HEAD_DIM * 2;          // bytes of a step's keys, 
 constexpr u32 CHUNKS = HEAD_DIM / 8;                 // 16-byte pieces of a line
 constexpr u32 STEP_BLOCKS = KEYS / BLOCK_TOKENS / 4;  // cache blocks per producer warp and step
 static_assert(HEADS % KV_HEADS == 0 && Q_TOKENS >= 1, "heads share key heads evenly");
-static_assert(sizeof(cache_t) == 2 && HEAD_DIM % 64 == 0, "prefill.cu has the other cases");
+static_assert(HEAD_DIM % 64 == 0, "prefill.cu has the other sizes");
 
 // A row's maximum only follows once it is exceeded by this many powers of two: sums stay far from overflow and are rarely rescaled.
 constexpr float SLACK = 8.0f;
@@ -47,6 +48,18 @@ struct Barriers {
     __device__ __forceinline__ u32 empty(u32 i) const { return base + i * 16 + 8; }
 };
 
+#ifdef CACHE_E4M3
+__device__ __forceinline__ void load_shared(u32 (&words)[4], u32 from) {
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(from) : "memory");
+}
+// Eight e4m3 as f16.
+__device__ __forceinline__ void store_expanded(u32 to, u32 low, u32 high) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(e4m3x2_to_f16x2(low)), "r"(e4m3x2_to_f16x2(low >> 16)),
+                 "r"(e4m3x2_to_f16x2(high)), "r"(e4m3x2_to_f16x2(high >> 16))
+                 : "memory");
+}
+#endif
+
 // What a tile looks at.
 struct Span {
     u32 position, tokens, first, begin, end;  // of its tokens; the first readable key; the first step's and past the last key
@@ -54,38 +67,78 @@ struct Span {
 
 __device__ __forceinline__ void produce(const cache_t *cache, const u32 *table, const Span span, u32 head, u32 buffers, Barriers barriers) {
     const u32 warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    // A warp copies LINES lines at a time; where its pieces go repeats every eight lines.
-    constexpr u32 LINES = 32 / CHUNKS, PERIOD = 8 / LINES;
-    const u32 line = warp * BLOCK_TOKENS + lane / CHUNKS;
+    // A warp takes LINES lines of a cache block at a time, 16 bytes a lane; where those go repeats every eight lines.
+    constexpr u32 PIECES = HEAD_DIM * sizeof(cache_t) / 16, LINES = 32 / PIECES, PERIOD = 8 / LINES, PASSES = BLOCK_TOKENS / LINES;
+    const u32 line = warp * BLOCK_TOKENS + lane / PIECES;
     u32 offsets[PERIOD];
 #pragma unroll
-    for (u32 i = 0; i < PERIOD; i++) offsets[i] = panel_offset(KEYS, line + i * LINES, lane % CHUNKS);
-    // A buffer is announced two copies later, when this thread's part has surely landed.
-    u32 waiting[2] = {0, 0};
-    auto announce = [&](u32 barrier) {
-        if (barrier) {
-            fence_async_shared();
-            mbarrier_arrive(barrier);
-        }
+    for (u32 i = 0; i < PERIOD; i++) offsets[i] = panel_offset(KEYS, line + i * LINES, lane % PIECES * (2 / sizeof(cache_t)));
+    auto place = [&](u32 b, u32 i) { return offsets[i % PERIOD] + (b * (4 * BLOCK_TOKENS) + i / PERIOD * 8) * 128; };
+
+    // Copies are handed on LAG copies later, when this thread's part has surely landed.
+    auto wait_empty = [&](u32 step, u32 is_value) {
+        if (step >= 2) mbarrier_wait(barriers.empty(2 * is_value + step % 2), (step / 2 + 1) % 2);
+    };
+#ifdef CACHE_E4M3
+    // Bytes land where only the thread that copies them reads them, and are expanded from there.
+    constexpr u32 LAG = 1;
+    const u32 landing = buffers + 4 * BUFFER + (threadIdx.x % 128) * 16;
+    auto landing_place = [&](u32 copy, u32 b, u32 i) { return landing + ((copy % 2 * STEP_BLOCKS + b) * PASSES + i) * 2048; };
+    auto hand_on = [&](u32 copy, u32 step, u32 is_value) {
+        const u32 buffer = 2 * is_value + step % 2;
+        wait_empty(step, is_value);
+#pragma unroll
+        for (u32 b = 0; b < STEP_BLOCKS; b++)
+#pragma unroll
+            for (u32 i = 0; i < PASSES; i++) {
+                u32 raw[4];
+                load_shared(raw, landing_place(copy, b, i));
+                const u32 to = buffers + buffer * BUFFER + place(b, i);
+                store_expanded(to, raw[0], raw[1]);
+                store_expanded(to ^ 16, raw[2], raw[3]);
+            }
+        fence_async_shared();
+        mbarrier_arrive(barriers.full(buffer));
+    };
+#else
+    constexpr u32 LAG = 2;
+    auto hand_on = [&](u32, u32 step, u32 is_value) {
+        fence_async_shared();
+        mbarrier_arrive(barriers.full(2 * is_value + step % 2));
+    };
+#endif
+    u32 copies = 0, waiting[LAG][2] = {};  // step and whether values, of the last LAG copies, oldest first
+    auto pass_on = [&](u32 step, u32 is_value) {
+        if (copies >= LAG) hand_on(copies - LAG, waiting[0][0], waiting[0][1]);
+#pragma unroll
+        for (u32 i = 1; i < LAG; i++) waiting[i - 1][0] = waiting[i][0], waiting[i - 1][1] = waiting[i][1];
+        waiting[LAG - 1][0] = step, waiting[LAG - 1][1] = is_value;
+        copies++;
     };
     auto copy = [&](u32 step, u32 is_value, const u32 (&blocks)[STEP_BLOCKS]) {
-        const u32 buffer = 2 * is_value + step % 2, start = span.begin + step * KEYS;
-        if (step >= 2) mbarrier_wait(barriers.empty(buffer), (step / 2 + 1) % 2);
+        const u32 start = span.begin + step * KEYS;
+#ifndef CACHE_E4M3
+        const u32 buffer = 2 * is_value + step % 2;
+        wait_empty(step, is_value);
+#endif
 #pragma unroll
         for (u32 b = 0; b < STEP_BLOCKS; b++) {
-            const half_t *from = cache + tile_offset(blocks[b], head) + is_value * TILE + lane * 8;
+            const u8 *from = (const u8 *)(cache + tile_offset(blocks[b], head) + is_value * TILE) + lane * 16;
 #pragma unroll
-            for (u32 i = 0; i < BLOCK_TOKENS / LINES; i++) {
+            for (u32 i = 0; i < PASSES; i++) {
                 const u32 key = start + line + b * (4 * BLOCK_TOKENS) + i * LINES;
+#ifdef CACHE_E4M3
+                const u32 to = landing_place(copies, b, i);
+#else
+                const u32 to = buffers + buffer * BUFFER + place(b, i);
+#endif
                 // Keys outside are replaced by zeros: what lies there may be anything, even NaN.
-                cp_async_16(buffers + buffer * BUFFER + offsets[i % PERIOD] + (b * (4 * BLOCK_TOKENS) + i / PERIOD * 8) * 128, from + i * 256,
-                            key >= span.first && key < span.end ? 16 : 0);
+                cp_async_16(to, from + i * 512, key >= span.first && key < span.end ? 16 : 0);
             }
         }
         cp_async_commit();
-        cp_async_wait<2>();
-        announce(waiting[0]);
-        waiting[0] = waiting[1], waiting[1] = barriers.full(buffer);
+        cp_async_wait<LAG>();
+        pass_on(step, is_value);
     };
     auto look_up = [&](u32 (&blocks)[STEP_BLOCKS], u32 step) {
 #pragma unroll
@@ -105,8 +158,8 @@ __device__ __forceinline__ void produce(const cache_t *cache, const u32 *table, 
         for (u32 b = 0; b < STEP_BLOCKS; b++) older[b] = current[b], current[b] = next[b];
     }
     cp_async_wait<0>();
-    announce(waiting[0]);
-    announce(waiting[1]);
+#pragma unroll
+    for (u32 i = 0; i < LAG; i++) pass_on(0, 0);
 }
 
 // Turns scores into weights and updates a row pair's maximum and total; returns whether sums must be rescaled by `factor`.
@@ -205,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1)
             const u64 token = row.token + tile.y + r / GROUP;
             load8_rotated(x, q + token * ldq + (head * GROUP + r % GROUP) * HEAD_DIM, angles + token * ROPE_DIM, chunk * 8);
         }
-        *(uint4 *)(mine + panel_offset(64, r % 64, chunk)) = pack8(x);
+        *(uint4 *)(mine + panel_offset(64, r % 64, chunk)) = pack8_operand(x);
     }
     fence_async_shared();
     group_sync(group);
@@ -240,7 +293,7 @@ extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1)
 #pragma unroll
         for (u32 k = 0; k < KEYS / 16; k++)
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) weights[k][i] = pack_half2(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
+            for (u32 i = 0; i < 4; i++) weights[k][i] = pack_operand(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
     };
 
     scores(0);

@@ -1,4 +1,4 @@
-// Warpgroup matrix multiply-accumulate of half_t, f32 sums (sm_90a): d[64 x N] += a[64 x 16] b[16 x N].
+// Warpgroup matrix multiply-accumulate of operands as mma_operand takes them (cache.cuh), f32 sums (sm_90a): d[64 x N] += a[64 x 16] b[16 x N].
 //
 // A thread's sums are laid out as those of mma m16n8k16, tile after tile of eight columns; warp w of the group has rows 16w .. 16w+15.
 // Operands in shared memory are panels of 64 columns (128 bytes): line after line, each line's 16-byte chunks permuted by the line's
@@ -28,7 +28,7 @@ __device__ __forceinline__ void wgmma_hold(float (&d)[N]) {
     for (u32 i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-#ifdef ELEMENT_F16
+#if defined(ELEMENT_F16) || defined(CACHE_E4M3)
 #define WGMMA_TYPES "f32.f16.f16"
 #else
 #define WGMMA_TYPES "f32.bf16.bf16"

@@ -75,14 +75,14 @@ def programs(c):
 
 
 def has_wgmma(c):
-    return ARCH == "sm_90a" and not c["e4m3"] and c["dim"] != 96
+    return ARCH == "sm_90a" and c["dim"] != 96
 
 
 def prefill_shape(c, name):
     """Rows of a tile, threads and dynamic shared memory of a prefill program."""
     rows = {"prefill": tile_rows(c), "prefill64": 64, "wgmma": 128}[name]
     if name == "wgmma":
-        return rows, 384, rows * c["dim"] * 2 + (64 if c["dim"] > 128 else 128) * c["dim"] * 8 + 1024
+        return rows, 384, rows * c["dim"] * 2 + (64 if c["dim"] > 128 else 128) * c["dim"] * (10 if c["e4m3"] else 8) + 1024
     return rows, 128, rows * c["dim"] * 2 + (32 if c["dim"] > 128 else 64) * c["dim"] * (6 if c["e4m3"] else 8)
 
 
