@@ -36,6 +36,12 @@ extern __shared__ __align__(1024) u8 shared[];
 __device__ __forceinline__ u32 chunk_key(u32 row) { return HEAD_DIM == 96 ? row / 2 % 4 : row % 8; }
 __device__ __forceinline__ u32 chunk_offset(u32 row, u32 chunk) { return row * LINE + (chunk ^ chunk_key(row)) * 16; }
 
+// The address `chunks` (even) further along the row of `at`, whose own chunk is 0 or 1.
+__device__ __forceinline__ u32 along(u32 at, u32 chunks) {
+    constexpr u32 PERMUTED = HEAD_DIM == 96 ? 3 : 7;
+    return (at ^ (chunks & PERMUTED) * 16) + (chunks & ~PERMUTED) * 16;
+}
+
 // Brings the keys and values of one step into shared memory. Each warp copies its share of one block's neighbouring K and V tiles.
 struct Loader {
     static constexpr u32 SHARES = WARPS / (KEYS / BLOCK_TOKENS);               // warps per block
@@ -122,10 +128,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, HEAD_DIM <= 128 ? 2 : 1
     }
     __syncwarp();
 
-    // Where this lane's rows lie for ldmatrix; all bases are multiples of eight rows.
-    const u32 query_row = queries + (warp_row + lane % 16) * LINE, query_key = chunk_key(lane % 16), query_chunk = lane / 16;
-    const u32 key_row = lane % 8 + lane / 16 * 8, key_key = chunk_key(key_row), key_chunk = lane / 8 % 2;
-    const u32 value_row = lane % 16, value_key = chunk_key(value_row), value_chunk = lane / 16;
+    // Where this lane's rows lie for ldmatrix, within queries, keys and values.
+    const u32 query_at = queries + chunk_offset(warp_row + lane % 16, lane / 16);
+    const u32 key_at = chunk_offset(lane % 8 + lane / 16 * 8, lane / 8 % 2), value_at = chunk_offset(lane % 16, lane / 16);
 
     float sum[FRAGMENTS][HEAD_DIM / 8][4] = {}, maximum[FRAGMENTS][2], total[FRAGMENTS][2] = {};
 #pragma unroll
@@ -153,14 +158,17 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, HEAD_DIM <= 128 ? 2 : 1
 #endif
         const u32 values = keys + KEYS * LINE;
 
+        // Opaque, lest eight addresses of the queries occupy registers throughout.
+        u32 query = query_at;
+        asm volatile("" : "+r"(query));
         float s[FRAGMENTS][KEYS / 8][4] = {};
 #pragma unroll
         for (u32 k = 0; k < HEAD_DIM / 16; k++) {
             u32 a[FRAGMENTS][4];
 #pragma unroll
             for (u32 f = 0; f < FRAGMENTS; f++)
-                ldmatrix_x4(a[f], query_row + f * 16 * LINE + ((2 * k + query_chunk) ^ query_key) * 16);
-            const u32 column = keys + key_row * LINE + ((2 * k + key_chunk) ^ key_key) * 16;
+                ldmatrix_x4(a[f], along(query, 2 * k) + f * 16 * LINE);
+            const u32 column = along(keys + key_at, 2 * k);
 #pragma unroll
             for (u32 n = 0; n < KEYS / 16; n++) {
                 u32 b[4];
@@ -238,11 +246,10 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, HEAD_DIM <= 128 ? 2 : 1
 #pragma unroll
                 for (u32 i = 0; i < 4; i++)
                     a[f][i] = pack_operand(s[f][2 * k + i / 2][i % 2 * 2], s[f][2 * k + i / 2][i % 2 * 2 + 1]);
-            const u32 line = values + (k * 16 + value_row) * LINE;
 #pragma unroll
             for (u32 n = 0; n < HEAD_DIM / 16; n++) {
                 u32 b[4];
-                ldmatrix_x4_trans(b, line + ((2 * n + value_chunk) ^ value_key) * 16);
+                ldmatrix_x4_trans(b, along(values + value_at, 2 * n) + k * 16 * LINE);
 #pragma unroll
                 for (u32 f = 0; f < FRAGMENTS; f++) {
                     mma_operand(sum[f][2 * n], a[f], b[0], b[1]);
