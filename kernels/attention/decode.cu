@@ -150,7 +150,14 @@ struct Merged {
 
 constexpr u32 RESULT = HEADS_PER_BLOCK * SUM_STRIDE / 2;  // pairs of a slice's results
 
-extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM * HEAD_TILES <= 128 ? 512 / THREADS : 1)
+// Sixteen warps on a multiprocessor where they matter: with many rows.
+#if defined(CLUSTER) || THREADS > 256
+constexpr u32 RESIDENT = 1;
+#else
+constexpr u32 RESIDENT = HEAD_DIM * HEAD_TILES <= 128 ? 512 / THREADS : 1;
+#endif
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     decode(half_t *out, const half_t *q, const half_t *k, const half_t *v, u32 ldq, u32 ldk, u32 ldv, const float *angles, void *cache,
            const Row *rows, const u32 *tables, float *partial, u32 *counters, u32 row_count) {
     __shared__ __align__(16) u16 queries[8 * HEAD_TILES * Q_STRIDE];
@@ -182,6 +189,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM * HEAD_TILES <= 1
     // This warp's next 32 block ids, one per lane.
     const u32 *table = tables + row.table;
     u32 ids = begin + warp + lane * WARPS < end ? table[begin + warp + lane * WARPS] : 0;
+    const u32 last_id = table[last_block];
     u32 keys[2][K_WORDS], values[4][V_WORDS];
     if (begin + warp < end) {
         const cache_t *tile = (const cache_t *)cache + tile_offset(__shfl_sync(~0u, ids, 0), head);
@@ -244,7 +252,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM * HEAD_TILES <= 1
             }
         }
 
-        float s[HEAD_TILES][4] = {};
+        // In two chains, for the latency.
+        float s[HEAD_TILES][4] = {}, odd[HEAD_TILES][4] = {};
 #pragma unroll
         for (u32 i = 0; i < STEPS; i++) {
             u32 a[4];
@@ -252,9 +261,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM * HEAD_TILES <= 1
 #pragma unroll
             for (u32 n = 0; n < HEAD_TILES; n++) {
                 const uint2 b = *(const uint2 *)(queries + (8 * n + g) * Q_STRIDE + key_dimension(i, t));
-                mma_operand(s[n], a, b.x, b.y);
+                mma_operand(i % 2 ? odd[n] : s[n], a, b.x, b.y);
             }
         }
+#pragma unroll
+        for (u32 n = 0; n < HEAD_TILES; n++)
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) s[n][j] += odd[n][j];
 
         turn++;
         if (turn % 32 == 0) ids = block + (1 + lane) * WARPS < end ? table[block + (1 + lane) * WARPS] : 0;
@@ -303,7 +316,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM * HEAD_TILES <= 1
     // The new token's place, which no block reads in this launch.
     if (appends && blockIdx.y % PARTS == 0) {
         using Eight = typename Bytes<8 * sizeof(cache_t)>::type;
-        cache_t *to = (cache_t *)cache + tile_offset(table[last_block], head) + is_value * TILE + position % BLOCK_TOKENS * HEAD_DIM;
+        cache_t *to = (cache_t *)cache + tile_offset(last_id, head) + is_value * TILE + position % BLOCK_TOKENS * HEAD_DIM;
         *(Eight *)(to + new_d) = *(const Eight *)(fresh + is_value * HEAD_DIM + new_d);
     }
 
@@ -355,9 +368,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM * HEAD_TILES <= 1
     // Blocks without a slice have left and do not count.
     cluster_sync();
     for (u32 i = blockIdx.x * THREADS + threadIdx.x; i < pairs; i += slices * THREADS) {
+        // All on their way before the first is needed.
+        float2 states[SPLITS], values[SPLITS];
+#pragma unroll
+        for (u32 j = 0; j < SPLITS; j++) {
+            const u32 block = min(j, slices - 1);
+            states[j] = load_remote(mine + state_at(i), block), values[j] = load_remote(mine + pair_at(i), block);
+        }
         Merged merged;
-#pragma unroll 4
-        for (u32 j = 0; j < slices; j++) merged.add(load_remote(mine + state_at(i), j), load_remote(mine + pair_at(i), j));
+#pragma unroll
+        for (u32 j = 0; j < SPLITS; j++)
+            if (j < slices) merged.add(states[j], values[j]);
         finish(i, merged);
     }
     cluster_sync();

@@ -249,15 +249,14 @@ extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1)
     const u32 group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const u32 used = span.tokens * GROUP, warp_row = warp * 16;
 
-    // This warp's queries, rotated, into the group's panels. Rows without a token stay zero.
     u8 *mine = queries + group * 64 * HEAD_DIM * 2;
+    // This warp's queries, rotated, into the group's panels. Rows without a token repeat the last one's: nobody reads their results.
+#pragma unroll 4
     for (u32 i = lane; i < 16 * CHUNKS; i += 32) {
-        const u32 r = warp_row + i / CHUNKS, chunk = i % CHUNKS;
-        float x[8] = {};
-        if (r < used) {
-            const u64 token = row.token + tile.y + r / GROUP;
-            load8_rotated(x, q + token * ldq + (head * GROUP + r % GROUP) * HEAD_DIM, angles + token * ROPE_DIM, chunk * 8);
-        }
+        const u32 r = warp_row + i / CHUNKS, chunk = i % CHUNKS, from = min(r, used - 1);
+        const u64 token = row.token + tile.y + from / GROUP;
+        float x[8];
+        load8_rotated(x, q + token * ldq + (head * GROUP + from % GROUP) * HEAD_DIM, angles + token * ROPE_DIM, chunk * 8);
         *(uint4 *)(mine + panel_offset(64, r % 64, chunk)) = pack8_operand(x);
     }
     fence_async_shared();

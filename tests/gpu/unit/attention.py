@@ -294,8 +294,9 @@ def check_prefill(kernels, report, seed, name):
 def check_decode(kernels, report, seed):
     """The new tokens' places in the cache hold NaN before; some rows are padding."""
     torch, c = kernels.torch, kernels.c
-    step, limit = Step(torch, c, [(context, 1) for context in DECODE], seed), rounding_limit(c)
-    count, qkv, ld = len(DECODE), (step.q, step.k, step.v), step.qkv.stride(0)
+    contexts = DECODE + [131071] * (c["kv"] == 2 and c["dim"] == 128)
+    step, limit = Step(torch, c, [(context, 1) for context in contexts], seed), rounding_limit(c)
+    count, qkv, ld = len(contexts), (step.q, step.k, step.v), step.qkv.stride(0)
     appended = step.cache.clone()
     kernels.append(step.k, step.v, ld, step.angles, appended, step.slots, step.tokens)
     described = step.described[:5] + [(0, 0, 77, 1 << 30)] + step.described[5:] + [(0, 0, 0, 0)]
@@ -356,10 +357,10 @@ def variants(b):
     if "--variants" not in sys.argv:
         return [decode_defaults(b, 8)]
     return {
-        1: [(8, 128, True, False), (8, 128, True, True), (8, 256, True, False), (8, 256, True, True), (16, 128, False, True), (32, 128, False, False), (32, 128, False, True)],
-        8: [(4, 128, True, False), (4, 128, True, True), (4, 128, False, False), (8, 128, True, False), (4, 256, True, False), (2, 256, True, False)],
-        64: [(1, 128, False, False), (1, 128, False, True), (1, 256, False, False), (2, 128, True, False), (2, 128, False, False)],
-        256: [(1, 128, False, False), (1, 256, False, False), (1, 64, False, False)],
+        1: [(8, 128, True, False), (8, 128, True, True), (8, 256, True, False), (8, 256, True, True), (8, 512, True, False), (8, 512, True, True), (16, 128, False, False), (32, 128, False, False)],
+        8: [(4, 128, True, False), (4, 128, True, True), (4, 128, False, False), (2, 256, True, False), (3, 128, True, False), (8, 64, True, False)],
+        64: [(1, 128, False, False), (1, 128, False, True)],
+        256: [(1, 128, False, False), (1, 64, False, False)],
     }[b]
 
 
