@@ -14,7 +14,7 @@
 #ifndef ROPE_DIM
 #define ROPE_DIM 0
 #endif
-static_assert(ROPE_DIM % 16 == 0 && ROPE_DIM <= HEAD_DIM, "rotation works on vectors of eight");
+static_assert(ROPE_DIM % 16 == 0 && ROPE_DIM <= HEAD_DIM, "rotation works on pairs of eight elements");
 
 constexpr u32 BLOCK_TOKENS = 16;
 
@@ -47,28 +47,28 @@ __device__ __forceinline__ void load8(float (&x)[8], const half_t *from) {
     }
 }
 
-// Elements d .. d+7 of one head (d a multiple of 8), rotated; `angles` is the token's line.
-__device__ __forceinline__ void load8_rotated(float (&x)[8], const half_t *head, const float *angles, u32 d) {
-    load8(x, head + d);
-#if ROPE_DIM > 0
-    constexpr u32 HALF = ROPE_DIM / 2;
-    if (d < ROPE_DIM) {
-        const bool first = d < HALF;
-        const u32 angle = first ? d : d - HALF;
-        float partner[8];
-        load8(partner, head + (first ? d + HALF : d - HALF));
+// A head is taken in HEAD_DIM / 16 slots of two chunks of eight elements, such that rotation stays within a slot.
+__device__ __forceinline__ u32 slot_chunk(u32 slot, u32 which) {
+    return slot < ROPE_DIM / 16 ? slot + which * (ROPE_DIM / 16) : 2 * slot + which;
+}
+
+// A slot's chunks of one head, rotated; `angles` is the token's line.
+__device__ __forceinline__ void load_slot(float (&x)[2][8], const half_t *head, const float *angles, u32 slot) {
+    load8(x[0], head + slot_chunk(slot, 0) * 8);
+    load8(x[1], head + slot_chunk(slot, 1) * 8);
+    if (slot >= ROPE_DIM / 16) return;
 #pragma unroll
-        for (u32 i = 0; i < 8; i += 4) {
-            const float4 cosine = *(const float4 *)(angles + angle + i), sine = *(const float4 *)(angles + HALF + angle + i);
-            const float cosines[4] = {cosine.x, cosine.y, cosine.z, cosine.w}, sines[4] = {sine.x, sine.y, sine.z, sine.w};
+    for (u32 i = 0; i < 8; i += 4) {
+        const float4 cosine = *(const float4 *)(angles + slot * 8 + i), sine = *(const float4 *)(angles + ROPE_DIM / 2 + slot * 8 + i);
+        const float cosines[4] = {cosine.x, cosine.y, cosine.z, cosine.w}, sines[4] = {sine.x, sine.y, sine.z, sine.w};
 #pragma unroll
-            for (u32 j = 0; j < 4; j++) {
-                const float across = first ? -partner[i + j] : partner[i + j];
-                x[i + j] = x[i + j] * cosines[j] + across * sines[j];
-            }
+        for (u32 j = 0; j < 4; j++) {
+            const float first = x[0][i + j], second = x[1][i + j];
+            // Spelled out, so that every kernel rounds alike.
+            x[0][i + j] = fmaf(-second, sines[j], first * cosines[j]);
+            x[1][i + j] = fmaf(first, sines[j], second * cosines[j]);
         }
     }
-#endif
 }
 
 __device__ __forceinline__ uint4 pack8(const float (&x)[8]) {

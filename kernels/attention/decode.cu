@@ -47,18 +47,6 @@ constexpr u32 Q_STRIDE = HEAD_DIM + (HEAD_DIM % 64 == 0 ? 32 : 0);  // lines of 
 constexpr u32 SUM_STRIDE = HEAD_DIM + 2;                            // a head's sums, maximum and total
 static_assert(WARPS * HEADS_PER_BLOCK * SUM_STRIDE * 4 <= 40 * 1024, "too many THREADS for this many heads");
 
-// Types of a size.
-template <u32 SIZE>
-struct Bytes;
-template <>
-struct Bytes<8> {
-    using type = uint2;
-};
-template <>
-struct Bytes<16> {
-    using type = uint4;
-};
-
 template <u32 WORDS>
 __device__ __forceinline__ void load_words(u32 *to, const void *from) {
     if constexpr (WORDS == 4)
@@ -202,21 +190,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 
     // Meanwhile: the queries, zeros for heads that are not there, and in the last slice the new token.
     const float *line_angles = angles + (u64)row.token * ROPE_DIM;
-    for (u32 i = threadIdx.x; i < 8 * HEAD_TILES * (HEAD_DIM / 8); i += THREADS) {
-        const u32 h = i / (HEAD_DIM / 8), d = i % (HEAD_DIM / 8) * 8;
-        float x[8] = {};
-        if (h < heads) load8_rotated(x, q + (u64)row.token * ldq + (first_head + h) * HEAD_DIM, line_angles, d);
-        *(uint4 *)(queries + h * Q_STRIDE + d) = pack8_operand(x);
+    constexpr u32 SLOTS = HEAD_DIM / 16;
+    for (u32 i = threadIdx.x; i < 8 * HEAD_TILES * SLOTS; i += THREADS) {
+        const u32 h = i / SLOTS, slot = i % SLOTS;
+        float x[2][8] = {};
+        if (h < heads) load_slot(x, q + (u64)row.token * ldq + (first_head + h) * HEAD_DIM, line_angles, slot);
+#pragma unroll
+        for (u32 j = 0; j < 2; j++) *(uint4 *)(queries + h * Q_STRIDE + slot_chunk(slot, j) * 8) = pack8_operand(x[j]);
     }
-    const bool appends = end == last_block + 1 && threadIdx.x < 2 * (HEAD_DIM / 8);
-    const u32 is_value = threadIdx.x / (HEAD_DIM / 8), new_d = threadIdx.x % (HEAD_DIM / 8) * 8;
-    if (appends) {
-        float x[8];
-        if (is_value)
-            load8(x, v + (u64)row.token * ldv + head * HEAD_DIM + new_d);
-        else
-            load8_rotated(x, k + (u64)row.token * ldk + head * HEAD_DIM, line_angles, new_d);
-        store8(fresh + is_value * HEAD_DIM + new_d, x);
+    // The last threads, which have the fewest queries, take the new token.
+    const bool appends = end == last_block + 1;
+    if (appends && threadIdx.x >= THREADS - 2 * SLOTS) {
+        const u32 index = THREADS - 1 - threadIdx.x, is_value = index / SLOTS, slot = index % SLOTS;
+        float x[2][8];
+        if (is_value) {
+#pragma unroll
+            for (u32 j = 0; j < 2; j++) load8(x[j], v + (u64)row.token * ldv + head * HEAD_DIM + slot_chunk(slot, j) * 8);
+        } else {
+            load_slot(x, k + (u64)row.token * ldk + head * HEAD_DIM, line_angles, slot);
+        }
+#pragma unroll
+        for (u32 j = 0; j < 2; j++) store8(fresh + is_value * HEAD_DIM + slot_chunk(slot, j) * 8, x[j]);
     }
     __syncthreads();
 
@@ -314,10 +308,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     }
 
     // The new token's place, which no block reads in this launch.
+    constexpr u32 LINE_WORDS = HEAD_DIM * sizeof(cache_t) / 4;
     if (appends && blockIdx.y % PARTS == 0) {
-        using Eight = typename Bytes<8 * sizeof(cache_t)>::type;
-        cache_t *to = (cache_t *)cache + tile_offset(last_id, head) + is_value * TILE + position % BLOCK_TOKENS * HEAD_DIM;
-        *(Eight *)(to + new_d) = *(const Eight *)(fresh + is_value * HEAD_DIM + new_d);
+        u32 *to = (u32 *)((cache_t *)cache + tile_offset(last_id, head) + position % BLOCK_TOKENS * HEAD_DIM);
+        for (u32 i = threadIdx.x; i < 2 * LINE_WORDS; i += THREADS)
+            to[i / LINE_WORDS * (TILE * sizeof(cache_t) / 4) + i % LINE_WORDS] = ((const u32 *)fresh)[i];
     }
 
     // The warps' sums meet in shared memory.

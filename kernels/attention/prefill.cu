@@ -117,13 +117,15 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, HEAD_DIM <= 128 ? 2 : 1
     u32 next_block = loader.block(begin + KEYS);
 
     // This warp's queries, rotated. Rows without a token repeat the last one's: nobody reads their results.
+    constexpr u32 SLOTS = HEAD_DIM / 16;
 #pragma unroll 4
-    for (u32 i = lane; i < WARP_ROWS * HEAD_DIM / 8; i += 32) {
-        const u32 r = warp_row + i / (HEAD_DIM / 8), chunk = i % (HEAD_DIM / 8), from = min(r, used - 1);
+    for (u32 i = lane; i < WARP_ROWS * SLOTS; i += 32) {
+        const u32 r = warp_row + i / SLOTS, slot = i % SLOTS, from = min(r, used - 1);
         const u64 token = row.token + tile.y + from / GROUP;
-        float x[8];
-        load8_rotated(x, q + token * ldq + (head * GROUP + from % GROUP) * HEAD_DIM, angles + token * ROPE_DIM, chunk * 8);
-        *(uint4 *)(shared + chunk_offset(r, chunk)) = pack8_operand(x);
+        float x[2][8];
+        load_slot(x, q + token * ldq + (head * GROUP + from % GROUP) * HEAD_DIM, angles + token * ROPE_DIM, slot);
+#pragma unroll
+        for (u32 j = 0; j < 2; j++) *(uint4 *)(shared + chunk_offset(r, slot_chunk(slot, j))) = pack8_operand(x[j]);
     }
     __syncwarp();
 

@@ -251,13 +251,15 @@ extern "C" __global__ void __launch_bounds__(128 * (CONSUMERS + 1), 1)
 
     u8 *mine = queries + group * 64 * HEAD_DIM * 2;
     // This warp's queries, rotated, into the group's panels. Rows without a token repeat the last one's: nobody reads their results.
+    constexpr u32 SLOTS = HEAD_DIM / 16;
 #pragma unroll 4
-    for (u32 i = lane; i < 16 * CHUNKS; i += 32) {
-        const u32 r = warp_row + i / CHUNKS, chunk = i % CHUNKS, from = min(r, used - 1);
+    for (u32 i = lane; i < 16 * SLOTS; i += 32) {
+        const u32 r = warp_row + i / SLOTS, slot = i % SLOTS, from = min(r, used - 1);
         const u64 token = row.token + tile.y + from / GROUP;
-        float x[8];
-        load8_rotated(x, q + token * ldq + (head * GROUP + from % GROUP) * HEAD_DIM, angles + token * ROPE_DIM, chunk * 8);
-        *(uint4 *)(mine + panel_offset(64, r % 64, chunk)) = pack8_operand(x);
+        float x[2][8];
+        load_slot(x, q + token * ldq + (head * GROUP + from % GROUP) * HEAD_DIM, angles + token * ROPE_DIM, slot);
+#pragma unroll
+        for (u32 j = 0; j < 2; j++) *(uint4 *)(mine + panel_offset(64, r % 64, slot_chunk(slot, j))) = pack8_operand(x[j]);
     }
     fence_async_shared();
     group_sync(group);

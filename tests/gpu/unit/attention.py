@@ -101,7 +101,7 @@ class Kernels:
         self.functions = {name: gpu.function(cubin, *entry(name)) for name, cubin in cubins.items()}
 
     def append(self, k, v, ld, angles, cache, slots, tokens, **how):
-        grid = -(-tokens * self.c["kv"] * self.c["dim"] // 8 // 256)
+        grid = -(-tokens * self.c["kv"] * self.c["dim"] // 16 // 256)
         self.gpu.launch(self.functions["append"], grid, 256, [k, v, ("u32", ld), ("u32", ld), angles, cache, slots, ("u32", tokens)], **how)
 
     def prefill(self, out, q, ld, angles, cache, rows, tables, lengths, name="prefill", **how):
