@@ -347,10 +347,10 @@ def timing_jobs():
 VARIANT = ("splits", "threads", "cluster", "early")
 
 
-def decode_defaults(rows, kv, sms=132):
-    """About two blocks of four warps per multiprocessor, in clusters while few rows are there."""
-    splits = max(1, min(8, -(-2 * sms // (rows * kv))))
-    return splits, 128, splits > 1, False
+def decode_defaults(rows, y, sms=132):
+    """About two blocks of four warps per multiprocessor; with fewer, blocks of eight warps in the largest portable cluster."""
+    splits = max(1, min(8, 2 * sms // (rows * y)))
+    return splits, 256 if rows * y * splits < sms else 128, splits > 1, False
 
 
 def variants(b):
