@@ -48,15 +48,16 @@ __device__ __forceinline__ void load8(float (&x)[8], const half_t *from) {
 }
 
 // A head is taken in HEAD_DIM / 16 slots of two chunks of eight elements, such that rotation stays within a slot.
+constexpr int ROTATED_SLOTS = ROPE_DIM / 16;
 __device__ __forceinline__ u32 slot_chunk(u32 slot, u32 which) {
-    return slot < ROPE_DIM / 16 ? slot + which * (ROPE_DIM / 16) : 2 * slot + which;
+    return (int)slot < ROTATED_SLOTS ? slot + which * ROTATED_SLOTS : 2 * slot + which;
 }
 
 // A slot's chunks of one head, rotated; `angles` is the token's line.
 __device__ __forceinline__ void load_slot(float (&x)[2][8], const half_t *head, const float *angles, u32 slot) {
     load8(x[0], head + slot_chunk(slot, 0) * 8);
     load8(x[1], head + slot_chunk(slot, 1) * 8);
-    if (slot >= ROPE_DIM / 16) return;
+    if ((int)slot >= ROTATED_SLOTS) return;
 #pragma unroll
     for (u32 i = 0; i < 8; i += 4) {
         const float4 cosine = *(const float4 *)(angles + slot * 8 + i), sine = *(const float4 *)(angles + ROPE_DIM / 2 + slot * 8 + i);

@@ -348,14 +348,15 @@ VARIANT = ("splits", "threads", "cluster", "early")
 
 
 def decode_defaults(rows, y, sms=132):
-    """About two blocks of four warps per multiprocessor; with fewer, blocks of eight warps in the largest portable cluster."""
-    splits = max(1, min(8, 2 * sms // (rows * y)))
-    return splits, 256 if rows * y * splits < sms else 128, splits > 1, False
+    """Eight warps per multiprocessor: a block of eight, in clusters while rows are few, or blocks of four once there are many."""
+    splits = max(1, min(8, sms // (rows * y)))
+    return splits, 256 if rows * y * splits <= sms else 128, splits > 1, False
 
 
 def variants(b):
     if "--variants" not in sys.argv:
-        return [decode_defaults(b, 8)]
+        default = decode_defaults(b, 8)
+        return [default, (*default[:3], True)]
     return {
         1: [(8, 128, True, False), (8, 128, True, True), (8, 256, True, False), (8, 256, True, True), (8, 512, True, False), (8, 512, True, True), (16, 128, False, False), (32, 128, False, False)],
         8: [(4, 128, True, False), (4, 128, True, True), (4, 128, False, False), (2, 256, True, False), (3, 128, True, False), (8, 64, True, False)],
