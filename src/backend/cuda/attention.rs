@@ -9,7 +9,9 @@ use crate::engine::Plan;
 use crate::types::{AttentionSpec, DType, Op, RopeSpec};
 
 /// Most blocks that share the context of a (row, kv head).
-const MOST_SPLITS: usize = 32;
+const MOST_SPLITS: usize = 8;
+/// Bytes of shared memory in which the warps of such a block leave their sums.
+const MOST_SUMS: usize = 40960;
 
 /// Whether the tensor-core kernels take such heads.
 fn is_regular(spec: &AttentionSpec, rope: Option<RopeSpec>) -> bool {
@@ -104,8 +106,12 @@ impl Attend<'_> {
         let most = if group(spec) > 8 && spec.head_dim <= 128 { 16 } else { 8 };
         let heads = group(spec).min(most);
         let parts = spec.kv_heads * group(spec).div_ceil(heads);
-        // Two blocks for every multiprocessor when all rows are there.
-        let splits = (2 * self.target.multiprocessors / (tokens.max(1) * parts)).clamp(1, MOST_SPLITS);
+        // A block for every multiprocessor when all rows are there; those that share a context are a cluster where there are any.
+        let splits = (self.target.multiprocessors / (tokens.max(1) * parts)).clamp(1, MOST_SPLITS);
+        let splits = 1 << splits.ilog2();
+        let clustered = splits > 1 && self.target.arch.is_hopper_or_later();
+        let alone = tokens * parts * splits <= self.target.multiprocessors;
+        let threads = if alone && 8 * heads * (spec.head_dim + 2) * 4 <= MOST_SUMS { 256 } else { 128 };
         let (k, v) = attention.kv.map_or((None, None), |(k, v)| (Some(k), Some(v)));
         let stride = |operand: Option<Operand>| Arg::U32(operand.map_or(0, |operand| operand.stride as u32));
         let buffer = |operand: Option<Operand>| operand.map_or(Arg::Null, Arg::Buffer);
@@ -126,9 +132,15 @@ impl Attend<'_> {
             Arg::Count(Count::DecodeRows),
         ];
         let partial = tokens * parts * splits * heads * (spec.head_dim + 2) * 4;
-        let kernel = self.spec("attention/decode.cu", "decode", spec, attention.rope).define("SPLITS", splits);
+        let kernel = self
+            .spec("attention/decode.cu", "decode", spec, attention.rope)
+            .define("SPLITS", splits)
+            .define("THREADS", threads)
+            .define_if(clustered, "CLUSTER", "");
         let grid = Grid::Z { x: splits as u32, y: parts as u32 };
-        Call::new(kernel, 128, grid, Count::DecodeRows, args).split(partial, tokens * parts)
+        let mut call = Call::new(kernel, threads, grid, Count::DecodeRows, args).split(partial, tokens * parts);
+        call.cluster = if clustered { splits as u32 } else { 1 };
+        call
     }
 
     fn prefill(&self, attention: &Attention) -> Call {
