@@ -41,7 +41,9 @@ fn specs(plan: &Plan) -> impl Iterator<Item = (&AttentionSpec, Option<RopeSpec>)
 
 /// Whether every row of a step is cut into tiles: there is no kernel for rows of one token, or it must not be used.
 pub(super) fn tiles_only(plan: &Plan) -> bool {
-    plan.invariant || specs(plan).any(|(spec, rope)| !is_regular(spec, rope))
+    // The kernel for rows of one token appends by itself: a plan that appends by steps of their own has no use for it.
+    let apart = plan.steps.iter().any(|step| matches!(step.op, Op::Attention(_)));
+    plan.invariant || apart || specs(plan).any(|(spec, rope)| !is_regular(spec, rope))
 }
 
 /// Tokens of a query tile, one figure for all layers of a plan.

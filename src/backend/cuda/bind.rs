@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::call::{Arg, Call, Count, Grid, Input, Shared};
+use super::call::{Arg, Call, Count, Grid, Shared};
 use super::driver::{Address, Argument, Driver, Function, Launch, MapElement, MapSpec, Module};
 use super::kernel::KernelSpec;
 use super::step::{Counts, Layout};
-use super::work::{Buffer, Operand};
+use super::work::Operand;
 use crate::engine::{Limits, Plan, Rows};
 use crate::error::{Error, Result};
 
@@ -96,7 +96,6 @@ pub(super) struct Binder<'a> {
     pub(super) limits: &'a Limits,
     pub(super) places: &'a Places,
     pub(super) layout: &'a Layout,
-    pub(super) buffers: &'a [Buffer],
     pub(super) offsets: &'a [usize],
 }
 

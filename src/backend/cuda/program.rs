@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::bind::{Binder, Bound, Modules, Places};
 use super::call::{Call, Shared};
-use super::choose::{Class, classes};
+use super::choose::Class;
 use super::cubins::CubinStore;
 use super::driver::{Address, Driver};
 use super::memory::DeviceMemory;
@@ -169,7 +169,6 @@ impl Resident {
                     limits,
                     places: &places,
                     layout: &layout,
-                    buffers: &class.works.buffers,
                     offsets: &class.workspace.offsets,
                 };
                 let mut bind = |call: &Call| {

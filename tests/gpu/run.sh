@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Tests that need a GPU. Without one each part is skipped, with the reason.
+#
+#   tests/gpu/run.sh unit        kernels against f64 references (python3 with torch, NVRTC)
+#   tests/gpu/run.sh model       CUDA engines against the CPU backend (and the driver's own tests)
+#   tests/gpu/run.sh sanitize    the model tests under compute-sanitizer
+#   tests/gpu/run.sh bench       Llama-3.1-8B shape with random weights, the rows of README's table
+#   tests/gpu/run.sh build       what `model`, `sanitize` and `bench` run, made on a machine without a GPU into target/gpu
+#
+# Carry target/gpu (under 48 MiB) with the sources to the machine with the GPU; where cargo is there, `build` runs by itself.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+carried="target/gpu"
+
+build() {
+  set -e
+  mkdir -p "$carried"
+  local test library
+  test=$(cargo test --release --locked --test cuda --no-run 2>&1 | sed -n 's/.*(\(.*cuda-[0-9a-f]*\))$/\1/p' | tail -1)
+  cargo build --release --locked
+  library=libtrtllm.so.0.1
+  strip -o "$carried/cuda" "$test"
+  strip -o "$carried/$library" target/release/libtrtllm.so
+  ln -sf "$library" "$carried/libtrtllm.so"
+  g++ -O2 -std=c++17 -Iinclude examples-cpp/bench/*.cpp -o "$carried/bench" -L"$carried" -l:$library -Wl,-rpath,'$ORIGIN' -pthread
+  du -sh "$carried"
+}
+
+need_gpu() {
+  nvidia-smi -L 2>/dev/null | grep -q GPU && return 0
+  echo "skipped: there is no NVIDIA GPU here"
+  exit 0
+}
+
+need_build() {
+  [ -x "$carried/cuda" ] && [ -x "$carried/bench" ] && return 0
+  command -v cargo >/dev/null || { echo "skipped: $carried is not there, and no cargo to make it (run '$0 build' elsewhere)"; exit 0; }
+  (build) || exit 1
+}
+
+unit() {
+  python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null || { echo "skipped: python3 has no torch with CUDA"; exit 0; }
+  local failed=0 file
+  for file in tests/gpu/unit/*.py; do
+    echo "== $file"
+    timeout 120 python3 "$file" | grep -v '^ok ' || true
+    [ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
+  done
+  exit $failed
+}
+
+sanitize() {
+  command -v compute-sanitizer >/dev/null || { echo "skipped: compute-sanitizer is not installed"; exit 0; }
+  # Shared memory that barriers of the copy engine guard is reported by racecheck as hazards: it does not model them.
+  timeout 470 compute-sanitizer --tool memcheck --error-exitcode 1 --print-limit 5 "$carried/cuda" --test-threads 1 the_tiny long
+}
+
+bench() {
+  local shape="examples-cpp/bench/llama-3.1-8b.json" engine="${TMPDIR:-/tmp}/trtllm-bench.engine" precision
+  local small="--batch 64 --batch-tokens 2048 --kv-tokens 65536" large="--batch 512 --batch-tokens 8192 --kv-tokens 524288"
+  run() { echo "== bench $*"; "$carried/bench" "$@" | grep -E 'build|load|first token|per token|output'; }
+  nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+  for precision in bf16 fp8; do
+    run latency --dummy-weights "$shape" --target cuda --precision $precision --input 128 --output 270 --repeat 3 --warmup 1 $small \
+      --out "$engine" --keep
+    run latency --engine "$engine" --input 2048 --output 4 --repeat 3 --warmup 1 $small
+    run throughput --engine "$engine" --input 128 --output 270 --requests 64 --concurrency 64 --repeat 3 --warmup 0 $small
+    if [ $precision = bf16 ]; then
+      run throughput --engine "$engine" --input 512 --output 512 --requests 512 --concurrency 512 --repeat 1 --warmup 0 $large
+    else
+      run throughput --engine "$engine" --input 128 --output 128 --requests 1024 --concurrency 512 --repeat 1 --warmup 0 $large
+      run throughput --engine "$engine" --input 2048 --output 128 --requests 256 --concurrency 512 --repeat 1 --warmup 0 $large
+    fi
+    rm -f "$engine"
+  done
+}
+
+case "${1:-}" in
+  build) build ;;
+  unit) need_gpu && unit ;;
+  model) need_gpu && need_build && "$carried/cuda" --nocapture ;;
+  sanitize) need_gpu && need_build && sanitize ;;
+  bench) need_gpu && need_build && bench ;;
+  *) sed -n '2,11p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
+esac
