@@ -19,9 +19,9 @@
 //! | `models` | one file per family: config and tensor names to a graph | `network`, `checkpoint` |
 //! | `passes` | one file per rewrite, found by pattern on the graph alone | `network` |
 //! | `engine` | plan, file format, reader, writer, inspection | nothing |
-//! | `backend` | device traits; `cpu` | `engine` |
-//! | `runtime` | a plan on a device: one forward step | `engine`, `backend` |
-//! | `builder` | lowering, memory planning, weight packing | `checkpoint`, `network`, `models`, `passes`, `engine`, `backend`, `runtime`, `text` |
+//! | `backend` | device traits; `cpu`; `cuda`: a plan as works, calls and launches, over a driver trait | `engine` |
+//! | `runtime` | a plan on a device: steps launched and collected | `engine`, `backend` |
+//! | `builder` | lowering, memory planning, weight packing, kernels compiled for CUDA | `checkpoint`, `network`, `models`, `passes`, `engine`, `backend`, `runtime`, `text` |
 //! | `kv` | blocks, tables, prefix tree: pure bookkeeping | nothing |
 //! | `text` | tokenizer, chat template, incremental detokenizer | nothing |
 //! | `sampling` | parameters, logits processors, sampler, stops | `runtime`, `text` |
@@ -32,12 +32,14 @@
 //!
 //! # Invariants
 //!
-//! - On one instruction set, a request's tokens and logits do not depend on the batch, chunking, preemption, prefix hits
+//! - On one instruction set of a CPU, and in an invariant engine on a GPU, a request's tokens and logits do not depend on the batch, chunking, preemption, prefix hits
 //!   or thread count: every output element is reduced in one fixed order, whatever surrounds it.
 //! - Passes see the graph alone, never a model's name; backends see plan steps, never a graph.
 //! - Whatever comes from a file or a caller is checked before memory is sized by it; a fault is an [`Error`] that names
 //!   the culprit. The library never aborts, exits, prints or touches signals.
 //! - Every accepted request ends in exactly one last response. A request that fails fails alone.
+//! - A step may be launched before the tokens of the one before are known; steps take effect in the order of their launches,
+//!   so that what a sequence gives up can go to a later step.
 //! - The scheduler and the block manager are pure functions over plain state: no device, no clock, no thread.
 
 pub mod backend;
