@@ -181,3 +181,28 @@ fn long_chunks() {
         }
     }
 }
+
+/// In an invariant engine a token's logits have the same bits however its request is cut into steps; in another they do not,
+/// because other kernels compute long and short steps.
+#[test]
+fn only_the_invariant_mode_gives_equal_bits() {
+    if !gpu() {
+        return;
+    }
+    let source = Source::Checkpoint(tests_path("models/tiny"));
+    for (invariant, precision) in [(true, Precision::Bf16), (true, Precision::Fp8), (false, Precision::Bf16)] {
+        let engine = engine_of(
+            &source,
+            &BuildOptions { target: Target::Cuda, precision: Some(precision), invariant, ..BuildOptions::default() },
+        );
+        let groups = engine.plan().kv_groups.len();
+        let tokens = some_tokens(200, engine.plan().model.vocab_size, 3);
+        let bits = |pieces: &[usize]| {
+            let logits = logits_of(&mut *load(&engine, 200, 1), groups, &tokens, &cut(200, pieces));
+            logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let whole = bits(&[]);
+        let equal = [vec![1; 200], vec![1, 16, 17, 64], vec![150, 1, 1]].iter().all(|pieces| bits(pieces) == whole);
+        assert_eq!(equal, invariant, "{precision:?}, invariant {invariant}");
+    }
+}

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::linear::is_aligned;
-use crate::engine::{Plan, Rows, Step, View};
+use crate::engine::{Granularity, Plan, Rows, Step, View};
 use crate::types::{Activation, AttentionSpec, DType, Op, RopeSpec};
 
 /// Columns of a buffer as a kernel sees them.
@@ -358,9 +358,13 @@ impl<'p> Lowering<'p> {
     }
 
     fn wants_quantised(&self, step: &Step, norm: Option<Prologue>) -> bool {
+        // Scales of blocks want a scale for each 128 elements of the operand too: such weights multiply 16-bit operands.
+        let by_row =
+            self.plan.weights[step.weights[0]].scale.as_ref().is_some_and(|s| s.granularity == Granularity::Row);
         let x = self.operand(step.inputs[0]);
         let n = step.outputs[0].columns;
         self.choice.quantise
+            && by_row
             && norm.is_none()
             && self.plan.weights[step.weights[0]].dtype == DType::E4M3
             && is_aligned(&x, n, true)
