@@ -11,8 +11,7 @@
 
 constexpr u32 THREADS = 1024, WARPS = 32, CAPACITY = 8192, DIGITS = 11, BINS = 1 << DIGITS;
 constexpr u32 FULL = 0xffffffffu;
-// A sum of weights against the row's maximum is at least UNIT; keys above this belong to logits above -inf.
-constexpr u32 NOTHING = 0x007fffffu;  // order(-inf)
+constexpr u32 NOTHING = 0x007fffffu;  // order(-inf): keys above it belong to logits that count
 
 struct Candidates {
     const u32 *keys, *tokens;  // in shared memory
@@ -129,6 +128,18 @@ __device__ u32 least_key(float max, float temperature, float min_p) {
     return holds;
 }
 
+// Every four logits of a row, of which the threads have several under way.
+template <class Body>
+__device__ __forceinline__ void for_logits(const float *row, Body body) {
+    for (u32 start = 4 * threadIdx.x; start < VOCAB; start += 16 * THREADS) {
+        float4 x[4];
+#pragma unroll
+        for (u32 v = 0; v < 4; v++) x[v] = load_logits(row, start + 4 * THREADS * v);
+#pragma unroll
+        for (u32 v = 0; v < 4; v++) body(start + 4 * THREADS * v, x[v]);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS)
 filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow *sample_rows, const Adjustment *adjustments,
        const float *processed, const Partial *partials, const u32 *arrived, u32 rows) {
@@ -155,14 +166,13 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     // First look at the row: each thread's largest logit, and the sum of weights, which is top-p's whole without top-k.
     u32 largest = NOTHING;
     u64 total = 0;
-    for (u32 token = 4 * threadIdx.x; token < VOCAB; token += 4 * THREADS) {
-        float4 x = load_logits(from, token);
+    for_logits(from, [&](u32, float4 x) {
         largest = max(max(largest, max(order(x.x), order(x.y))), max(order(x.z), order(x.w)));
         if (top_p && !top_k) {
             total += weight(x.x, max_logit, scale) + weight(x.y, max_logit, scale);
             total += weight(x.z, max_logit, scale) + weight(x.w, max_logit, scale);
         }
-    }
+    });
     total = block_sum(total, shared);
     u32 min_p_key = NOTHING + 1;
     if (row.min_p > 0.0f) {
@@ -193,13 +203,11 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     // Gather what reaches it.
     if (threadIdx.x == 0) shared.count = 0;
     __syncthreads();
-    for (u32 start = 0; start < VOCAB; start += 4 * THREADS) {
-        u32 token = start + 4 * threadIdx.x;
-        float4 x = load_logits(from, token);
+    for_logits(from, [&](u32 token, float4 x) {
         u32 four[4] = {order(x.x), order(x.y), order(x.z), order(x.w)}, mine = 0;
 #pragma unroll
         for (u32 i = 0; i < 4; i++) mine += four[i] >= bound;
-        if (mine == 0) continue;
+        if (mine == 0) return;
         u32 at = atomicAdd(&shared.count, mine);
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
@@ -207,7 +215,7 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
             if (at < CAPACITY) keys[at] = four[i], tokens[at] = token + i;
             at++;
         }
-    }
+    });
     __syncthreads();
     Candidates candidates = {keys, tokens, nullptr, shared.count};
     if (shared.count > CAPACITY) candidates = {keys, tokens, from, VOCAB};

@@ -189,6 +189,7 @@ sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     for (u32 i = threadIdx.x; i < 2 * SLICES; i += THREADS) ((uint4 *)parts)[i] = __ldcg((const uint4 *)(partials + r * SLICES) + i);
     __syncthreads();
     broken = false, best = 0, raw_max = MINUS_INFINITY;
+#pragma unroll 2
     for (const Partial &part : parts) {
         broken |= part.broken;
         best = max(best, part.best);
@@ -201,9 +202,11 @@ sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     if (status == SAMPLE_OK && row.temperature > 0.0f && !filtered) {
         // A slice's weights count by how far its maximum lies below the row's.
         double total = 0.0, end = 0.0, before = 0.0;
+#pragma unroll 2
         for (const Partial &part : parts) total += share_of(part, max, scale) * part.weight;
         double target = uniform(row.seed, row.sequence, row.position) * total;
         u32 chosen = 0;
+#pragma unroll 2
         for (u32 s = 0; s < SLICES && target >= end; s++) {
             double amount = share_of(parts[s], max, scale) * parts[s].weight;
             // Should rounding leave the target at the total, the last slice with any weight stays chosen.
@@ -218,6 +221,7 @@ sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     }
     if (!writer) return;
     float raw_total = 0.0f;
+#pragma unroll 2
     for (const Partial &part : parts) raw_total += part.raw_sum * exp2_fast((part.raw_max - raw_max) * 1.44269504f);
     results[r] = SampleResult{token, status, raw[token], raw_max + logf(raw_total)};
     // A filtered row's token and its logit are for the next kernel.
