@@ -101,8 +101,9 @@ std::string Report::table(const Options &options) const {
     std::string text =
         line("libtrtllm %s, %s, %u hardware threads", library.c_str(), machine.cpu.c_str(), machine.threads);
     text += line("%s, %s, cache %s, head %s, %.1f MiB of weights; %u tokens in, %u out; %u runs after %u for warm-up",
-                 architecture.c_str(), precision.c_str(), kv_precision.c_str(), head_precision.c_str(), static_cast<double>(weight_bytes) / mebibyte, options.input,
-                 options.output, options.repeat, options.warmup);
+                 architecture.c_str(), precision.c_str(), kv_precision.c_str(), head_precision.c_str(),
+                 static_cast<double>(weight_bytes) / mebibyte, options.input, options.output, options.repeat,
+                 options.warmup);
     text += "\n";
     if (build_s) text += line("%-24s %12.3f s", "build", *build_s);
     text += line("%-24s %12.3f s", "load", load_s);
