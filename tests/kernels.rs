@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use common::tests_path;
-use trtllm::backend::cuda::{Arch, CubinStore, CudaTarget, KernelSpec, nvrtc_version, specialisations};
+use trtllm::backend::cuda::{
+    Arch, CubinStore, CudaTarget, KernelSpec, nvrtc_version, specialisations, specialisations_within,
+};
 use trtllm::builder::{BuildOptions, Source, plan};
-use trtllm::engine::{Precision, Target};
+use trtllm::engine::{Limits, Plan, Precision, Target};
 
 const ARCHS: [u32; 6] = [80, 87, 89, 90, 100, 120];
 
@@ -19,8 +21,8 @@ fn arch(number: u32) -> Arch {
     Arch { major: number / 10, minor: number % 10 }
 }
 
-/// The plans whose kernels are compiled: the tiny model, a large one, GPT-2's operations, and unfused ones.
-fn specs(target: &CudaTarget) -> BTreeSet<KernelSpec> {
+/// The tiny model, a large one, GPT-2's operations, and unfused ones.
+fn plans() -> Vec<Plan> {
     let large = tests_path("../examples-cpp/bench/llama-3.1-8b.json");
     let sources = [
         (Source::Checkpoint(tests_path("models/tiny")), Precision::Bf16, false),
@@ -29,7 +31,7 @@ fn specs(target: &CudaTarget) -> BTreeSet<KernelSpec> {
         (Source::Dummy { config: large.clone(), seed: 0 }, Precision::Bf16, false),
         (Source::Dummy { config: large, seed: 0 }, Precision::Fp8, false),
     ];
-    let mut all = BTreeSet::new();
+    let mut plans = Vec::new();
     for (source, precision, unfused) in sources {
         let disabled = ["qkv", "attention", "residual_norm", "gated_linear"].map(str::to_string);
         let options = BuildOptions {
@@ -40,14 +42,39 @@ fn specs(target: &CudaTarget) -> BTreeSet<KernelSpec> {
             ..BuildOptions::default()
         };
         let plan = plan(&source, &options).expect("the plan is made");
-        all.extend(specialisations(&plan, target));
         // The invariant mode's kernels are the same for every 16-bit precision.
         if precision == Precision::Bf16 {
-            let plan = trtllm::engine::Plan { invariant: true, ..plan };
-            all.extend(specialisations(&plan, &CudaTarget { invariant: true, ..*target }));
+            plans.push(Plan { invariant: true, ..plan.clone() });
+        }
+        plans.push(plan);
+    }
+    plans
+}
+
+fn specs(target: &CudaTarget) -> BTreeSet<KernelSpec> {
+    let of = |plan: &Plan| specialisations(plan, &CudaTarget { invariant: plan.invariant, ..*target });
+    plans().iter().flat_map(of).collect()
+}
+
+/// What a session needs is what the builder stored, whatever the session's limits and however many multiprocessors the
+/// device has: else a deployment without NVRTC could not load its engine.
+#[test]
+fn sessions_of_any_size_find_their_kernels_in_the_engine() {
+    for plan in plans() {
+        for number in ARCHS {
+            let typical = CudaTarget::typical(arch(number), plan.invariant);
+            let stored = specialisations(&plan, &typical);
+            for present in [typical.present, 114, 7] {
+                for (tokens, rows) in [(1, 1), (3, 3), (20, 9), (300, 300), (512, 16), (777, 64), (8192, 512)] {
+                    let limits = Limits { tokens, logit_rows: rows, rows, kv_blocks: 64 };
+                    let needed = specialisations_within(&plan, &CudaTarget { present, ..typical }, &limits);
+                    let missing =
+                        needed.difference(&stored).map(|spec| spec.describe(typical.arch)).collect::<Vec<_>>();
+                    assert!(missing.is_empty(), "{tokens} tokens, {rows} rows, {present} multiprocessors: {missing:?}");
+                }
+            }
         }
     }
-    all
 }
 
 fn compiler() -> bool {

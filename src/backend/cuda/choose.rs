@@ -14,8 +14,8 @@ use super::workspace::Workspace;
 use crate::engine::{Limits, Plan, Precision, Rows};
 use crate::types::DType;
 
-/// Row counts up to which linear layers are chosen anew.
-const STEPS: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+/// Row counts for which kernels are chosen; the last stands for all above.
+const STEPS: [usize; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048];
 
 /// Steps of at most `tokens` tokens.
 pub(super) struct Class {
@@ -30,15 +30,18 @@ pub(super) struct Class {
 
 /// The classes of a plan for steps within `limits`.
 pub(super) fn classes(plan: &Plan, limits: &Limits, target: &CudaTarget) -> Vec<Class> {
-    let tokens = sizes(limits.tokens);
-    tokens.iter().map(|tokens| class(plan, limits, target, *tokens)).collect()
+    sizes(limits.tokens).into_iter().map(|size| class(plan, limits, target, size)).collect()
 }
 
 /// Every specialisation that a plan needs on `target`, whatever the limits of the session.
 pub fn specialisations(plan: &Plan, target: &CudaTarget) -> BTreeSet<KernelSpec> {
-    let most = 2 * STEPS[STEPS.len() - 1];
-    let limits = Limits { tokens: most, logit_rows: most, rows: most, kv_blocks: 1 };
-    let classes = classes(plan, &limits, target);
+    let most = STEPS[STEPS.len() - 1];
+    specialisations_within(plan, target, &Limits { tokens: most, logit_rows: most, rows: most, kv_blocks: 1 })
+}
+
+/// Those that a session within `limits` needs.
+pub fn specialisations_within(plan: &Plan, target: &CudaTarget, limits: &Limits) -> BTreeSet<KernelSpec> {
+    let classes = classes(plan, limits, target);
     let works = classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
     works.chain(classes.iter().flat_map(|class| &class.sampling)).map(|call| call.spec.clone()).collect()
 }
@@ -48,22 +51,34 @@ pub(super) fn half(plan: &Plan) -> DType {
     if plan.precision == Precision::F16 { DType::F16 } else { DType::BF16 }
 }
 
-fn sizes(most: usize) -> Vec<usize> {
-    STEPS.into_iter().filter(|size| *size < most).chain([most]).collect()
+/// Most rows of a size, and for how many its kernels are chosen.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    most: usize,
+    chosen_for: usize,
 }
 
-fn class(plan: &Plan, limits: &Limits, target: &CudaTarget, tokens: usize) -> Class {
+/// Sizes up to `most` rows. What is chosen does not depend on `most`.
+fn sizes(most: usize) -> Vec<Size> {
+    let smaller = STEPS.into_iter().filter(|step| *step < most);
+    let next = STEPS.into_iter().find(|step| *step >= most).unwrap_or(STEPS[STEPS.len() - 1]);
+    let last = Size { most, chosen_for: next };
+    smaller.map(|step| Size { most: step, chosen_for: step }).chain([last]).collect()
+}
+
+fn class(plan: &Plan, limits: &Limits, target: &CudaTarget, size: Size) -> Class {
+    let tokens = size.chosen_for;
     let few = tokens <= MOST_STREAMED && !target.invariant;
     let quantise = !few && !target.invariant && target.arch.has_wgmma();
     // A norm for each block costs more than a kernel of its own from about eight rows on.
     let works = Works::new(plan, Choice { norm_prologue: tokens <= 4 && few, quantise });
     let workspace = Workspace::new(&works, limits);
-    let calls = works.works.iter().flat_map(|work| calls(plan, limits, target, work, tokens)).collect();
+    let calls = works.works.iter().flat_map(|work| calls(plan, limits, target, work, size)).collect();
     let sampling = sample::calls(works.logits);
-    Class { tokens, works, workspace, calls, sampling }
+    Class { tokens: size.most, works, workspace, calls, sampling }
 }
 
-fn calls(plan: &Plan, limits: &Limits, target: &CudaTarget, work: &Work, tokens: usize) -> Vec<Vec<(usize, Call)>> {
+fn calls(plan: &Plan, limits: &Limits, target: &CudaTarget, work: &Work, size: Size) -> Vec<Vec<(usize, Call)>> {
     let half = half(plan);
     let attend = Attend { target, plan, half };
     let rowwise = Rowwise { half };
@@ -71,14 +86,17 @@ fn calls(plan: &Plan, limits: &Limits, target: &CudaTarget, work: &Work, tokens:
     match work {
         Work::Linear(linear) => {
             let layer = Layer::new(plan, linear, half);
-            let form = |rows: usize| (rows, layer.call(target, layer.tactic(target, rows), rows));
+            let form = |size: Size| {
+                let call = layer.call(target, layer.tactic(target, size.chosen_for), size.most.max(size.chosen_for));
+                (size.most, call)
+            };
             match linear.out.rows {
-                Rows::Tokens => vec![vec![form(tokens)]],
-                Rows::LogitRows => vec![sizes(limits.logit_rows.min(tokens)).into_iter().map(form).collect()],
+                Rows::Tokens => vec![vec![form(size)]],
+                Rows::LogitRows => vec![sizes(limits.logit_rows.min(size.most)).into_iter().map(form).collect()],
             }
         }
         Work::Attention(attention) => {
-            attend.calls(attention, tokens).into_iter().map(|c| vec![(usize::MAX, c)]).collect()
+            attend.calls(attention, size.chosen_for).into_iter().map(|c| vec![(usize::MAX, c)]).collect()
         }
         Work::Append { spec, k, v } => one(attend.append(spec, None, *k, *v, None)),
         other => one(rowwise.call(other)),

@@ -33,19 +33,6 @@ impl CudaDevice {
         Ok(Self { driver: RealDriver::open(index)? })
     }
 
-    /// A device behind any driver.
-    #[must_use]
-    pub fn with_driver(driver: Arc<dyn Driver>) -> Self {
-        Self { driver }
-    }
-
-    /// As shown to people.
-    #[must_use]
-    pub fn name(&self) -> String {
-        let info = self.driver.info();
-        format!("cuda ({}, {})", info.name, info.arch)
-    }
-
     fn target(&self, plan: &Plan) -> CudaTarget {
         CudaTarget::of(self.driver.info(), plan.invariant)
     }
@@ -57,19 +44,10 @@ impl CudaDevice {
     pub fn fixed_bytes(&self, plan: &Plan, limits: &Limits) -> Result<usize> {
         let limits = Limits { kv_blocks: 0, ..*limits };
         let sizes = Sizes::new(plan, &limits, &classes(plan, &limits, &self.target(plan)))?;
-        let caches: usize = sizes.layer_bytes.iter().zip(&plan.kv_groups).map(|(b, g)| b * g.layers.len()).sum();
         let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
         let sampling: usize = sampling.iter().map(|(_, bytes)| bytes).sum();
         let scratch = sizes.workspace + sizes.partial + sizes.counters + sampling;
-        Ok(sizes.weights + scratch + caches + (1 + DEPTH) * layout(plan, &limits).bytes)
-    }
-
-    /// Device memory that is free.
-    ///
-    /// # Errors
-    /// `DeviceLost`.
-    pub fn free_bytes(&self) -> Result<usize> {
-        self.driver.free_bytes()
+        Ok(sizes.weights + scratch + (1 + DEPTH) * layout(plan, &limits).bytes)
     }
 
     /// Loads an engine for steps within `limits`.
@@ -91,8 +69,8 @@ impl CudaDevice {
 
 fn layout(plan: &Plan, limits: &Limits) -> Layout {
     let blocks = plan.model.max_positions.div_ceil(BLOCK_TOKENS);
-    // Rows share blocks only by prefix, so that their tables together can be longer than the pool.
-    let entries = plan.kv_groups.len() * limits.rows * blocks.min(limits.kv_blocks.max(1));
+    // Rows that share a prefix have tables that are together longer than the pool.
+    let entries = plan.kv_groups.len() * limits.rows * blocks;
     Layout::new(*limits, plan.kv_groups.len(), tile_tokens(plan), entries)
 }
 

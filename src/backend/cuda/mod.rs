@@ -31,7 +31,7 @@ mod work;
 mod workspace;
 
 pub use cache::{CubinCache, cache_folder};
-pub use choose::specialisations;
+pub use choose::{specialisations, specialisations_within};
 pub use cubins::{Compiler, CubinKey, CubinStore, RuntimeCompiler, StoredPolicy};
 pub use device::{CudaDevice, CudaProgram};
 pub use driver::{

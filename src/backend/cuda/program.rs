@@ -75,7 +75,7 @@ pub(super) struct Sizes {
     pub(super) workspace: usize,
     pub(super) partial: usize,
     pub(super) counters: usize,
-    /// By KV group: a layer of its pool, the spare block included.
+    /// By KV group: a layer of its pool.
     pub(super) layer_bytes: Vec<usize>,
 }
 
@@ -85,7 +85,7 @@ impl Sizes {
         let weights = usize::try_from(plan.weights_bytes()).map_err(|_| too_large("weights"))?;
         let layer = |group: &crate::engine::KvGroup| {
             let block = group.block_bytes() / group.layers.len().max(1);
-            block.checked_mul(limits.kv_blocks + 1).ok_or_else(|| too_large("KV cache"))
+            block.checked_mul(limits.kv_blocks).ok_or_else(|| too_large("KV cache"))
         };
         Ok(Self {
             weights,

@@ -31,8 +31,6 @@ pub(super) struct Layout {
     groups: usize,
     /// Tokens of a query tile.
     tile: usize,
-    /// The block that padding writes to.
-    spare_block: u32,
     pub(super) bytes: usize,
 }
 
@@ -80,7 +78,7 @@ impl Layout {
         place(Input::Tiles, 8 * (limits.tokens / tile + limits.rows + 1));
         place(Input::Tables, 4 * table_entries);
         place(Input::Adjustments, size_of::<AdjustmentEntry>() * MOST_ADJUSTMENTS);
-        Self { offsets, groups, tile, spare_block: limits.kv_blocks as u32, bytes }
+        Self { offsets, groups, tile, bytes }
     }
 
     pub(super) fn offset(&self, input: Input) -> usize {
@@ -182,8 +180,8 @@ impl Layout {
                     entry += used;
                 }
                 for index in batch.rows.len()..padded {
+                    // No kernel writes for a row without tokens, and what appends by slots is no part of padded steps.
                     rows.add(index).write(Row { token: index as u32, len: 0, context: 0, table: 0 });
-                    slots.add(index).write(self.spare_block * BLOCK_TOKENS as u32);
                 }
             }
         }

@@ -2,11 +2,15 @@
 
 use super::driver::{Arch, DeviceInfo};
 
-/// A device as far as the choice of kernels depends on it, with the engine's options.
+/// A device as far as the choice of kernels depends on it, with the engine's options. The choice is that for the arch's
+/// typical device, so that the kernels that an engine holds serve on every device of that arch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CudaTarget {
     pub arch: Arch,
+    /// Of the typical device.
     pub multiprocessors: usize,
+    /// Of the device that is there: what grids follow.
+    pub present: usize,
     /// Shared memory of a multiprocessor that blocks may use together.
     pub shared_bytes: usize,
     /// A request's bits depend on nothing but itself: one order of sums for every step.
@@ -25,12 +29,12 @@ impl CudaTarget {
             89 => (142, 100),
             _ => (170, 100),
         };
-        Self { arch, multiprocessors, shared_bytes: shared << 10, invariant }
+        Self { arch, multiprocessors, present: multiprocessors, shared_bytes: shared << 10, invariant }
     }
 
     /// A device that is there.
     #[must_use]
     pub fn of(info: &DeviceInfo, invariant: bool) -> Self {
-        Self { multiprocessors: info.multiprocessors, ..Self::typical(info.arch, invariant) }
+        Self { present: info.multiprocessors, ..Self::typical(info.arch, invariant) }
     }
 }

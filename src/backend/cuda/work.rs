@@ -200,8 +200,8 @@ struct Lowering<'p> {
     summed: Vec<bool>,
     /// By value: the norm that whoever reads it applies, and to what.
     prologues: HashMap<usize, (View, Prologue)>,
-    /// By buffer: its e4m3 form, once made.
-    quantised: HashMap<usize, (Operand, Operand)>,
+    /// By buffer, first column and columns: the e4m3 form, once made.
+    quantised: HashMap<(usize, usize, usize), (Operand, Operand)>,
 }
 
 impl<'p> Lowering<'p> {
@@ -371,11 +371,12 @@ impl<'p> Lowering<'p> {
     }
 
     fn quantise(&mut self, x: Operand) -> (Operand, Option<Operand>) {
-        let made = self.quantised.get(&x.buffer).copied().unwrap_or_else(|| {
+        let view = (x.buffer, x.start, x.columns);
+        let made = self.quantised.get(&view).copied().unwrap_or_else(|| {
             let out = self.temporary(x.rows, x.columns, DType::E4M3);
             let scale = self.temporary(x.rows, 1, DType::F32);
             self.works.push(Work::Quantise { x, out, scale });
-            self.quantised.insert(x.buffer, (out, scale));
+            self.quantised.insert(view, (out, scale));
             (out, scale)
         });
         (made.0, Some(made.1))

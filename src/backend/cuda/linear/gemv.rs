@@ -1,0 +1,80 @@
+//! `kernels/linear/gemv.cu`: few rows, bound by reading the weights once.
+
+use super::Layer;
+use crate::backend::cuda::call::{Call, Grid};
+use crate::backend::cuda::target::CudaTarget;
+
+/// Most rows that the kernel takes.
+pub(in crate::backend::cuda) const MOST_STREAMED: usize = 16;
+/// Bytes of weights that a block asks for ahead: more would delay its activations.
+const IN_FLIGHT: usize = 32 << 10;
+/// Shared memory that a block loses to the system.
+const RESERVED: usize = 1 << 10;
+const MOST_STAGES: usize = 6;
+/// Consumer warps; a producer warp comes to them.
+const CONSUMERS: usize = 8;
+
+/// The kernel's tuning macros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::backend::cuda) struct Gemv {
+    rows: usize,
+    /// Tiles of 16 rows of the matrices in a unit.
+    tiles: usize,
+    /// Bytes of each row in a stage.
+    chunk: usize,
+    stages: usize,
+    /// Activations travel beside the weights.
+    streams_x: bool,
+}
+
+impl Layer<'_> {
+    /// Two blocks to a multiprocessor where the activations leave room for four stages; else the activations travel too, and
+    /// for sixteen rows one block with wide tiles reads them half as often. `None` when nothing fits.
+    pub(super) fn gemv(&self, target: &CudaTarget, rows: usize) -> Option<Gemv> {
+        let (pair, whole) = (pair_bytes(target), target.shared_bytes - RESERVED);
+        let plan = |tiles, chunk, streams_x, room| {
+            let gemv = |stages| Gemv { rows, tiles, chunk, stages, streams_x };
+            (1..=MOST_STAGES).rev().map(gemv).find(|gemv| self.gemv_shared(gemv) <= room)
+        };
+        let deep = |gemv: &Gemv| gemv.stages >= 4;
+        let resident = plan(1, 1024, false, pair).filter(deep);
+        resident.or_else(|| match self.linear.norm {
+            // A norm needs all activations at once.
+            Some(_) => plan(1, 512, false, pair).filter(deep).or_else(|| plan(1, 1024, false, whole)),
+            None if rows == MOST_STREAMED => plan(2, 1024, true, whole),
+            None => plan(1, 1024, true, pair),
+        })
+    }
+
+    pub(super) fn gemv_call(&self, target: &CudaTarget, gemv: Gemv) -> Call {
+        let shared = self.gemv_shared(&gemv);
+        let resident = if shared <= pair_bytes(target) { 2 } else { 1 };
+        let blocks = self.column_tiles(16 * gemv.tiles).min(resident * target.present);
+        let limit = (IN_FLIGHT / (16 * gemv.tiles * gemv.chunk)).max(if gemv.tiles == 2 { 3 } else { 1 });
+        let spec = self
+            .spec("linear/gemv.cu")
+            .define("ROWS", gemv.rows)
+            .define("TILES", gemv.tiles)
+            .define("CHUNK", gemv.chunk)
+            .define("STAGES", gemv.stages)
+            .define("LIMIT", limit.min(gemv.stages))
+            .define_if(gemv.streams_x, "X_STREAM", "");
+        self.plain(spec, Grid::Fixed([blocks as u32, 1, 1]), 32 * (CONSUMERS + 1), shared)
+    }
+
+    /// Shared memory, as the kernel's source lays it out.
+    fn gemv_shared(&self, gemv: &Gemv) -> usize {
+        let (weight_bytes, x_pad) = if self.is_e4m3() { (1, 16) } else { (2, 64) };
+        let x_columns = if gemv.streams_x { gemv.chunk / weight_bytes } else { self.k };
+        let x = gemv.rows * (2 * x_columns + x_pad);
+        let (beside, once) = if gemv.streams_x { (x, 0) } else { (0, x) };
+        let stage = 16 * gemv.tiles * (gemv.chunk + 64) + beside + 3 * 8;
+        let parts = CONSUMERS * gemv.rows * 16 * gemv.tiles * 4;
+        gemv.stages * stage + once + parts
+    }
+}
+
+/// Shared memory of each of two blocks on a multiprocessor.
+fn pair_bytes(target: &CudaTarget) -> usize {
+    target.shared_bytes / 2 - RESERVED
+}
