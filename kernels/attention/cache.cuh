@@ -1,41 +1,16 @@
-// The paged key-value cache of one layer and what its kernels share.
-//
-// Layout: [block][kv_head][K, then V][BLOCK_TOKENS][HEAD_DIM] of cache_t, so the K tile of a (block, head) is contiguous and its
-// V tile follows. A request's block table lists the blocks of its tokens in order, BLOCK_TOKENS tokens each.
-// cache_t is half_t, or e4m3 (scale 1) with -DCACHE_E4M3.
+// What the tensor-core attention kernels share: rotation, and the cache of layout.cuh as operands.
 //
 // Macros: KV_HEADS, HEAD_DIM (64, 96, 128, 256), ROPE_DIM (0: none; a multiple of 16, at most HEAD_DIM), CACHE_E4M3.
 // Rotation: within the first ROPE_DIM dimensions the pair (i, i + ROPE_DIM/2) turns by the token's angle i;
 // angles[token][0 .. ROPE_DIM/2) are cosines, [ROPE_DIM/2 .. ROPE_DIM) sines.
 #pragma once
 
-#include "common/ptx.cuh"
+#include "attention/layout.cuh"
 
 #ifndef ROPE_DIM
 #define ROPE_DIM 0
 #endif
 static_assert(ROPE_DIM % 16 == 0 && ROPE_DIM <= HEAD_DIM, "rotation works on pairs of eight elements");
-
-constexpr u32 BLOCK_TOKENS = 16;
-
-#ifdef CACHE_E4M3
-struct cache_t {
-    u8 bits;
-};
-#else
-typedef half_t cache_t;
-#endif
-
-// A request's share of a step: its first token among the step's packed tokens, how many it has there, how many of its tokens
-// the cache held before, and where its block table starts.
-struct Row {
-    u32 token, len, context, table;
-};
-
-constexpr u32 TILE = BLOCK_TOKENS * HEAD_DIM;  // elements of a K tile
-
-// First element of the K tile of a block and head; the V tile is TILE further.
-__device__ __forceinline__ u64 tile_offset(u32 block, u32 head) { return ((u64)block * KV_HEADS + head) * (2 * TILE); }
 
 __device__ __forceinline__ void load8(float (&x)[8], const half_t *from) {
     const uint4 raw = *(const uint4 *)from;

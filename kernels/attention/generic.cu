@@ -8,7 +8,7 @@ constexpr u32 EACH = (HEAD_DIM + 31) / 32;
 
 __device__ __forceinline__ float load_cell(const cache_t *cell) {
 #ifdef CACHE_E4M3
-    return unpack_e4m3x2(*cell).x;
+    return unpack_e4m3x2(cell->bits).x;
 #else
     return to_float(*cell);
 #endif

@@ -1,29 +1,17 @@
-// The paged cache of one layer: [block][kv head][K, then V][BLOCK_TOKENS][HEAD_DIM], of half_t, or e4m3 with CACHE_E4M3.
+// What the attention kernels for heads of any size share.
 //
-// Macros of every attention kernel: HEADS, KV_HEADS, HEAD_DIM, SCALE, WINDOW (0: none; a token sees the last
-// WINDOW tokens, itself included), SOFTCAP (0: none), ROPE_DIM (0: none).
+// Macros: HEADS, KV_HEADS, HEAD_DIM, SCALE, WINDOW (0: none; a token sees the last WINDOW tokens, itself included), SOFTCAP (0:
+// none), ROPE_DIM (0: none), CACHE_E4M3.
 #pragma once
 
-#include "common/ptx.cuh"
+#include "attention/layout.cuh"
 
-constexpr u32 BLOCK_TOKENS = 16;
 constexpr u32 GROUP = HEADS / KV_HEADS;
 constexpr float LOG2E = 1.4426950408889634f;
 
-#ifdef CACHE_E4M3
-typedef u8 cache_t;
-#else
-typedef half_t cache_t;
-#endif
-
-// One request's part of a step; its first table entry is tables[table].
-struct Row {
-    u32 token, len, context, table;
-};
-
 // Element 0 of a token's K (which 0) or V (which 1).
 __device__ __forceinline__ u64 cache_offset(u32 block, u32 head, u32 which, u32 token) {
-    return ((((u64)block * KV_HEADS + head) * 2 + which) * BLOCK_TOKENS + token) * HEAD_DIM;
+    return tile_offset(block, head) + which * TILE + token * HEAD_DIM;
 }
 
 // The first position that a token at `position` sees.
@@ -51,29 +39,8 @@ __device__ __forceinline__ float rotated(const half_t *head, u32 i, const float 
 __device__ __forceinline__ void store_cache(cache_t *cell, float value) {
 #ifdef CACHE_E4M3
     // Rounded as every other value of the step first.
-    *cell = (u8)pack_e4m3x2(to_float(to_half(value)), 0.0f);
+    cell->bits = (u8)pack_e4m3x2(to_float(to_half(value)), 0.0f);
 #else
     *cell = to_half(value);
-#endif
-}
-
-// Eight neighbouring elements as four pairs of half_t.
-__device__ __forceinline__ uint4 load_cache_8(const cache_t *cells) {
-#ifdef CACHE_E4M3
-    uint2 codes = *(const uint2 *)cells;
-    float2 a = unpack_e4m3x2((u16)codes.x), b = unpack_e4m3x2((u16)(codes.x >> 16));
-    float2 c = unpack_e4m3x2((u16)codes.y), d = unpack_e4m3x2((u16)(codes.y >> 16));
-    return make_uint4(pack_half2(a.x, a.y), pack_half2(b.x, b.y), pack_half2(c.x, c.y), pack_half2(d.x, d.y));
-#else
-    return *(const uint4 *)cells;
-#endif
-}
-__device__ __forceinline__ uint2 load_cache_4(const cache_t *cells) {
-#ifdef CACHE_E4M3
-    u32 codes = *(const u32 *)cells;
-    float2 a = unpack_e4m3x2((u16)codes), b = unpack_e4m3x2((u16)(codes >> 16));
-    return make_uint2(pack_half2(a.x, a.y), pack_half2(b.x, b.y));
-#else
-    return *(const uint2 *)cells;
 #endif
 }

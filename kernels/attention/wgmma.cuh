@@ -14,13 +14,6 @@ __device__ __forceinline__ u64 transposed_descriptor(u32 shared, u32 stride) {
     return 1ull << 62 | 64ull << 32 | (u64)(stride >> 4) << 16 | shared >> 4;
 }
 
-// Orders this warp's register and (with fence_async_shared) shared-memory writes before the multiplications that follow.
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING>
-__device__ __forceinline__ void wgmma_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
 // Values of a multiplication in flight must not be touched before its wait: this keeps the compiler from moving uses up.
 template <u32 N>
 __device__ __forceinline__ void wgmma_hold(float (&d)[N]) {

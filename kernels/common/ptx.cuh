@@ -47,6 +47,24 @@ __device__ __forceinline__ void ldmatrix_x4_trans(u32 (&d)[4], u32 shared) {
                  : "memory");
 }
 
+// ---- How long lines stay in L2 ----
+
+__device__ __forceinline__ u64 policy_evict_first() {
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+__device__ __forceinline__ u64 policy_evict_last() {
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+__device__ __forceinline__ u64 policy_evict_normal() {
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
 // ---- Matrix multiply-accumulate of half_t, f32 sums: d += a[16x16] b[16x8] ----
 // Lane l, g = l / 4, t = l % 4. a: rows g, g+8; columns 2t, 2t+1 (a0, a1) and 2t+8, 2t+9 (a2, a3).
 // b: column g; rows 2t, 2t+1 (b0) and 2t+8, 2t+9 (b1). d: rows g (d0, d1), g+8 (d2, d3); columns 2t, 2t+1.
@@ -108,14 +126,31 @@ __device__ __forceinline__ void bulk_copy(u32 shared, const void *global, u32 by
         "l"(global), "r"(bytes), "r"(barrier), "l"(policy)
         : "memory");
 }
-__device__ __forceinline__ u64 policy_evict_first() {
-    u64 policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
+
+// ---- Warpgroup products (sm_90a) ----
+
+// Before the first wgmma that touches registers or shared memory which ordinary instructions wrote.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING>
+__device__ __forceinline__ void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
-__device__ __forceinline__ u64 policy_evict_last() {
-    u64 policy;
-    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
+#else
+// ---- Barriers in shared memory, on which cp.async completes ----
+
+__device__ __forceinline__ void mbarrier_init(u32 barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive(u32 barrier) {
+    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "wait_%=: mbarrier.test_wait.parity.shared.b64 done, [%0], %1;\n"
+        "@!done bra wait_%=;\n}" ::"r"(barrier),
+        "r"(parity)
+        : "memory");
 }
 #endif

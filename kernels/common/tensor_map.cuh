@@ -31,12 +31,6 @@ __device__ __forceinline__ void tensor_copy_multicast(u32 shared, const TensorMa
         : "memory");
 }
 
-__device__ __forceinline__ u64 policy_evict_normal() {
-    u64 policy;
-    asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-
 __device__ __forceinline__ u32 cluster_rank() {
     u32 rank;
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));

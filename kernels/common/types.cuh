@@ -115,3 +115,18 @@ __device__ __forceinline__ u32 e4m3x2_to_f16x2(u16 packed) {
 #endif
     return halves;
 }
+
+// Two e4m3 (bytes LOW and LOW + 1) to half_t: the bits in place of a small number's, then its exponent's bias put right; exact.
+// (bf16 has a product before sm_90 only as a fused multiply-add.)
+template <u32 LOW>
+__device__ __forceinline__ u32 e4m3x2_to_half2(u32 packed) {
+    u32 spread = __byte_perm(packed, 0, LOW == 0 ? 0x1404 : 0x3424), result;
+#ifdef ELEMENT_F16
+    u32 small = (spread >> 1 & 0x3f803f80u) | (spread & 0x80008000u);
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(small), "r"(0x5c005c00u), "r"(0x80008000u));
+#else
+    u32 small = (spread >> 4 & 0x07f007f0u) | (spread & 0x80008000u);
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(small), "r"(0x7b807b80u), "r"(0x80008000u));
+#endif
+    return result;
+}

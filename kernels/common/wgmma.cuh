@@ -6,7 +6,7 @@
 // The sums are valid after wgmma_wait and wgmma_hold, which keeps the compiler from reading them earlier.
 #pragma once
 
-#include "common/types.cuh"
+#include "common/ptx.cuh"
 
 // An operand of rows of 128 bytes, 8-row atoms of 1024 bytes (aligned to that) in the copy engine's 128-byte swizzle. Inside an
 // atom, the operand's next 32 bytes of K are 2 further in the descriptor.
@@ -14,13 +14,6 @@ __device__ __forceinline__ u64 wgmma_descriptor(u32 shared) {
     return (u64)((shared & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
 
-// Before the first wgmma that touches registers or shared memory which ordinary instructions wrote.
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING>
-__device__ __forceinline__ void wgmma_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-}
 template <int COUNT>
 __device__ __forceinline__ void wgmma_hold(float *d) {
 #pragma unroll

@@ -86,7 +86,7 @@ __device__ __forceinline__ void multiply_slice(float (&acc)[MI][NI][4], u32 x, u
         for (u32 j = 0; j < NI; j++) {
             u32 b0 = now.weight[j / 2][j % 2 * 2], b1 = now.weight[j / 2][j % 2 * 2 + 1];
 #ifdef WEIGHT_E4M3
-            b0 = e4m3_pair(b0), b1 = e4m3_pair(b1);
+            b0 = e4m3x2_to_half2<0>(b0), b1 = e4m3x2_to_half2<0>(b1);
 #endif
 #pragma unroll
             for (u32 i = 0; i < MI; i++) mma_16816(acc[i][j], now.x[i], b0, b1);

@@ -49,20 +49,6 @@ struct TileCopy {
     }
 };
 
-// Two e4m3 (in the low 16 bits) as two half_t: the bits where a small number has them, then times the difference of the exponents'
-// biases (2^120 or 2^8); exact. (bf16 has a product before sm_90 only as a fused multiply-add.)
-__device__ __forceinline__ u32 e4m3_pair(u32 packed) {
-    u32 spread = __byte_perm(packed, 0, 0x1404), result;
-#ifdef ELEMENT_F16
-    u32 small = (spread >> 1 & 0x3f803f80u) | (spread & 0x80008000u);
-    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(small), "r"(0x5c005c00u), "r"(0x80008000u));
-#else
-    u32 small = (spread >> 4 & 0x07f007f0u) | (spread & 0x80008000u);
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(small), "r"(0x7b807b80u), "r"(0x80008000u));
-#endif
-    return result;
-}
-
 // One or two neighbouring f32; two at once where rows are an even number of elements long.
 __device__ __forceinline__ void load_pair(float (&v)[2], const float *source, u32 count) {
     if (N % 2 == 0) {

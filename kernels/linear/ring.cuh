@@ -8,33 +8,6 @@
 #define COPY_BULK (__CUDA_ARCH__ >= 900)
 #endif
 
-#if __CUDA_ARCH__ < 900
-__device__ __forceinline__ void mbarrier_init(u32 barrier, u32 arrivals) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-__device__ __forceinline__ void mbarrier_arrive(u32 barrier) {
-    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void mbarrier_wait(u32 barrier, u32 parity) {
-    asm volatile(
-        "{\n.reg .pred done;\n"
-        "wait_%=: mbarrier.test_wait.parity.shared.b64 done, [%0], %1;\n"
-        "@!done bra wait_%=;\n}" ::"r"(barrier),
-        "r"(parity)
-        : "memory");
-}
-__device__ __forceinline__ u64 policy_evict_first() {
-    u64 policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-__device__ __forceinline__ u64 policy_evict_last() {
-    u64 policy;
-    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-#endif
-
 // Arrivals that one copy_rows() makes on its barrier.
 constexpr u32 COPY_ARRIVALS = COPY_BULK ? 1 : 32;
 

@@ -64,15 +64,16 @@ bench() {
     run latency --dummy-weights "$shape" --target cuda --precision $precision --input 128 --output 270 --repeat 3 --warmup 1 $small \
       --out "$engine" --keep
     run latency --engine "$engine" --input 2048 --output 4 --repeat 3 --warmup 1 $small
-    run throughput --engine "$engine" --input 128 --output 270 --requests 64 --concurrency 64 --repeat 3 --warmup 0 $small
+    run throughput --engine "$engine" --input 128 --output 270 --requests 64 --concurrency 64 --repeat 3 --warmup 1 $small
     if [ $precision = bf16 ]; then
       run throughput --engine "$engine" --input 512 --output 512 --requests 512 --concurrency 512 --repeat 1 --warmup 0 $large
     else
-      run throughput --engine "$engine" --input 128 --output 128 --requests 1024 --concurrency 512 --repeat 1 --warmup 0 $large
-      run throughput --engine "$engine" --input 2048 --output 128 --requests 256 --concurrency 512 --repeat 1 --warmup 0 $large
+      run throughput --engine "$engine" --input 128 --output 128 --requests 1024 --concurrency 512 --repeat 3 --warmup 0 $large
+      run throughput --engine "$engine" --input 2048 --output 128 --requests 256 --concurrency 512 --repeat 3 --warmup 0 $large
     fi
     rm -f "$engine"
   done
+  run latency --dummy-weights "$shape" --target cuda --precision bf16 --invariant --input 128 --output 50 --repeat 2 --warmup 1 $small
 }
 
 case "${1:-}" in
