@@ -17,24 +17,22 @@ pub(super) struct Matmuls {
 }
 
 impl Matmuls {
-    fn handle(&mut self, device: &str) -> Result<&Handle> {
-        match &mut self.handle {
-            Some(handle) => Ok(handle),
-            none => Ok(none.insert(Handle::new(device)?)),
-        }
+    fn prepare(&mut self, spec: &MatmulSpec, device: &str) -> Result<Matmul> {
+        let handle = match &mut self.handle {
+            Some(handle) => handle,
+            none => none.insert(Handle::new(device)?),
+        };
+        let plan = Plan::new(handle, spec, device)?;
+        self.last_id += 1;
+        self.plans.insert(self.last_id, plan);
+        Ok(Matmul(self.last_id))
     }
 }
 
 impl RealDriver {
     pub(super) fn prepare_matmul(&self, spec: &MatmulSpec) -> Result<Matmul> {
         let _context = self.enter()?;
-        let mut matmuls = self.matmuls.lock();
-        let handle = matmuls.handle(&self.label)?;
-        let plan = Plan::new(handle, spec, &self.label).or_else(|error| self.unless_lost(error))?;
-        matmuls.last_id += 1;
-        let id = matmuls.last_id;
-        matmuls.plans.insert(id, plan);
-        Ok(Matmul(id))
+        self.matmuls.lock().prepare(spec, &self.label).or_else(|error| self.unless_lost(error))
     }
 
     /// # Safety
