@@ -56,7 +56,7 @@ impl Selector<'_> {
     pub fn specialisations_within(&self, limits: &Limits) -> BTreeSet<KernelSpec> {
         let classes = self.classes(limits);
         let works = classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
-        works.chain(classes.iter().flat_map(|class| &class.sampling)).map(|call| call.spec.clone()).collect()
+        works.chain(classes.iter().flat_map(|class| &class.sampling)).filter_map(|call| call.spec().cloned()).collect()
     }
 
     /// The classes of the plan for steps within `limits`.

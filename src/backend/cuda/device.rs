@@ -7,6 +7,7 @@ use super::cache::CubinCache;
 use super::call::Shared;
 use super::choose::Selector;
 use super::cubins::{CubinStore, StoredPolicy};
+use super::cublas;
 use super::driver::{Driver, Graph};
 use super::flight::Flight;
 use super::program::{Resident, Sizes};
@@ -34,8 +35,10 @@ impl CudaDevice {
         Ok(Self { driver: RealDriver::open(index)? })
     }
 
-    fn target(&self, plan: &Plan) -> CudaTarget {
-        CudaTarget::of(self.driver.info(), plan.invariant)
+    fn target(&self, plan: &Plan, tactics: &Tactics) -> CudaTarget {
+        // Opening the library costs time and memory: only where it is wanted.
+        let products = tactics.have_products(self.driver.info().arch) && cublas::version().is_ok();
+        CudaTarget { products, ..CudaTarget::of(self.driver.info(), plan.invariant) }
     }
 
     /// Device bytes beside the KV blocks.
@@ -44,7 +47,8 @@ impl CudaDevice {
     /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for what the engine holds.
     pub fn fixed_bytes(&self, engine: &Engine, limits: &Limits) -> Result<usize> {
         let (plan, limits) = (engine.plan(), Limits { kv_blocks: 0, ..*limits });
-        let (target, tactics) = (self.target(plan), tactics_of(engine)?);
+        let tactics = tactics_of(engine)?;
+        let target = self.target(plan, &tactics);
         let classes = Selector { plan, target: &target, tactics: &tactics }.classes(&limits);
         let sizes = Sizes::new(plan, &limits, &classes)?;
         let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
@@ -59,7 +63,8 @@ impl CudaDevice {
     /// See [`Resident::new`].
     pub fn load(&self, engine: &Engine, limits: Limits) -> Result<CudaProgram> {
         let plan = engine.plan();
-        let (target, tactics) = (self.target(plan), tactics_of(engine)?);
+        let tactics = tactics_of(engine)?;
+        let target = self.target(plan, &tactics);
         let classes = Selector { plan, target: &target, tactics: &tactics }.classes(&limits);
         let stored = engine.kernels().map(unpack).transpose()?.unwrap_or_default();
         let cubins = CubinStore::new(stored, StoredPolicy::Use, CubinCache::of_user());

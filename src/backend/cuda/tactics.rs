@@ -8,20 +8,28 @@ use super::driver::Arch;
 use super::linear::Tactic;
 use crate::error::{Error, Result};
 
-/// By arch, layer and rows. Advice: a session runs what is in here where it would try it itself, else its default.
+/// By arch, layer and rows: tactics from the fastest on, of which the last can run everywhere. Advice: a session runs what is in here where it would try it itself, else its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tactics {
-    by_arch: BTreeMap<String, BTreeMap<String, BTreeMap<usize, Tactic>>>,
+    by_arch: BTreeMap<String, BTreeMap<String, BTreeMap<usize, Vec<Tactic>>>>,
 }
 
 impl Tactics {
-    pub(super) fn get(&self, arch: Arch, layer: &str, rows: usize) -> Option<Tactic> {
-        self.by_arch.get(&arch.to_string())?.get(layer)?.get(&rows).copied()
+    /// From the fastest on; none where nothing was measured.
+    pub(super) fn get(&self, arch: Arch, layer: &str, rows: usize) -> &[Tactic] {
+        let of_layer = self.by_arch.get(&arch.to_string()).and_then(|layers| layers.get(layer));
+        of_layer.and_then(|rows_of| rows_of.get(&rows)).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn set(&mut self, arch: Arch, layer: String, rows: usize, tactic: Tactic) {
-        self.by_arch.entry(arch.to_string()).or_default().entry(layer).or_default().insert(rows, tactic);
+    pub(super) fn set(&mut self, arch: Arch, layer: String, rows: usize, fastest: Vec<Tactic>) {
+        self.by_arch.entry(arch.to_string()).or_default().entry(layer).or_default().insert(rows, fastest);
+    }
+
+    /// Whether any tactic for `arch` needs the vendor's library of matrix products.
+    pub(super) fn have_products(&self, arch: Arch) -> bool {
+        let layers = self.by_arch.get(&arch.to_string()).into_iter().flat_map(BTreeMap::values);
+        layers.flat_map(BTreeMap::values).flatten().any(|tactic| matches!(tactic, Tactic::Product(_)))
     }
 
     #[must_use]

@@ -2,6 +2,7 @@
 
 mod gemv;
 mod mma;
+mod product;
 mod wgmma;
 
 use super::call::{Arg, Call, Count, Grid};
@@ -14,6 +15,7 @@ use crate::engine::{Granularity, Plan, WeightSpec};
 use crate::types::{Activation, DType};
 use gemv::Gemv;
 use mma::Mma;
+use product::Product;
 use serde::{Deserialize, Serialize};
 use wgmma::Wgmma;
 
@@ -31,6 +33,8 @@ pub(super) enum Tactic {
     Mma(Mma),
     /// Tensor cores by `wgmma`, operands by the copy engine.
     Wgmma(Wgmma),
+    /// The vendor's library.
+    Product(Product),
 }
 
 /// Fewest rows for which the warpgroup kernel may beat the streaming one; above, it does unless a measurement says otherwise.
@@ -73,9 +77,9 @@ impl<'a> Layer<'a> {
     /// The tactic for at most `rows` rows: what was measured, or else the default.
     pub(super) fn tactic(&self, target: &CudaTarget, tactics: &Tactics, rows: usize) -> Tactic {
         let candidates = self.candidates(target, rows);
-        // Tactics come from a file: only what this library would try itself runs.
-        let tuned = tactics.get(target.arch, &self.key(), rows).filter(|tuned| candidates.contains(tuned));
-        tuned.unwrap_or(candidates[0])
+        // Tactics come from a file: only what this library would try itself, here, runs.
+        let tuned = tactics.get(target.arch, &self.key(), rows).iter().find(|tuned| candidates.contains(tuned));
+        *tuned.unwrap_or(&candidates[0])
     }
 
     /// Tactics worth a measurement, the default one first.
@@ -98,7 +102,11 @@ impl<'a> Layer<'a> {
         if rows > FEWEST_MULTIPLIED {
             candidates.sort_by_key(|candidate| matches!((candidate, warpgroups), (Tactic::Gemv(_), true)));
         }
-        if candidates.is_empty() { vec![Tactic::Generic] } else { candidates }
+        if candidates.is_empty() {
+            candidates.push(Tactic::Generic);
+        }
+        candidates.extend(self.products(target, rows).into_iter().map(Tactic::Product));
+        candidates
     }
 
     /// What tactics are kept by: all that a layer's kernels depend on.
@@ -117,6 +125,7 @@ impl<'a> Layer<'a> {
             Tactic::Gemv(gemv) => self.gemv_call(target, gemv),
             Tactic::Mma(mma) => self.mma_call(mma),
             Tactic::Wgmma(wgmma) => self.wgmma_call(target, wgmma, most),
+            Tactic::Product(product) => self.product_call(product, most),
         }
     }
 

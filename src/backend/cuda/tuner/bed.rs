@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::bind::{Binder, Bound, Places};
+use super::super::bind::{Binder, Bound, Loaded, Places};
 use super::super::call::{Call, Shared};
-use super::super::driver::{Address, Driver, Event, Function};
+use super::super::driver::{Address, Driver, Event};
 use super::super::memory::DeviceMemory;
 use super::super::step::{Counts, Layout};
 use super::super::work::{Linear, Operand};
@@ -119,22 +119,18 @@ impl<'a> Bed<'a> {
     }
 
     /// Microseconds of one launch among others like it, each with weights that are not in L2.
-    pub(super) fn time(&self, linear: &Linear, call: &Call, function: Function, rows: usize) -> Result<f32> {
+    pub(super) fn time(&self, linear: &Linear, call: &Call, loaded: Loaded, rows: usize) -> Result<f32> {
         let driver = &**self.driver;
         let counts = Counts { tokens: rows as u32, logit_rows: rows as u32, ..Counts::default() };
-        let mut bound =
-            self.places.iter().map(|places| self.bind(places, call, function)).collect::<Result<Vec<_>>>()?;
+        let mut bound = self.places.iter().map(|places| self.bind(places, call, loaded)).collect::<Result<Vec<_>>>()?;
         let launches = self.launches(linear, rows);
         driver.begin_capture()?;
-        let mut launched = Ok(());
-        for index in 0..launches {
+        let launched = (0..launches).try_for_each(|index| {
+            let dependent = index > 0 && driver.info().arch.is_hopper_or_later();
             let at = index % bound.len();
-            let Some(launch) = bound[at].of(&counts, index > 0 && driver.info().arch.is_hopper_or_later()) else {
-                break;
-            };
             // SAFETY: all operands lie in the bed, sized for these rows.
-            launched = launched.and_then(|()| unsafe { driver.launch(launch) });
-        }
+            unsafe { bound[at].enqueue(driver, &counts, dependent) }.map(drop)
+        });
         let graph = driver.end_capture()?;
         let timed = launched.and_then(|()| {
             // The first replay warms up, and brings what a launch refuses to light.
@@ -156,9 +152,9 @@ impl<'a> Bed<'a> {
         timed
     }
 
-    fn bind(&self, places: &Places, call: &Call, function: Function) -> Result<Bound> {
+    fn bind(&self, places: &Places, call: &Call, loaded: Loaded) -> Result<Bound> {
         let Self { plan, limits, layout, offsets, .. } = self;
-        Binder { driver: &**self.driver, plan, limits, places, layout, offsets }.bind(call, function)
+        Binder { driver: &**self.driver, plan, limits, places, layout, offsets }.bind(call, loaded)
     }
 
     /// So many that the graph is long enough to be timed.

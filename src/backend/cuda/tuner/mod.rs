@@ -11,6 +11,7 @@ use super::bind::Modules;
 use super::call::Call;
 use super::choose::{Selector, half};
 use super::cubins::{Compiler, CubinStore};
+use super::cublas;
 use super::driver::Driver;
 use super::kernel::KernelSpec;
 use super::linear::{Layer, Tactic};
@@ -67,16 +68,17 @@ impl<C: Compiler> Tuner<'_, C> {
     /// # Errors
     /// What `report` or the compiler says; `OutOfMemory` when a layer does not fit beside what else is on the device; `DeviceLost`.
     pub fn tune(&mut self, plan: &Plan, tactics: &mut Tactics, report: Report<'_>) -> Result<TuneSummary> {
-        let target = CudaTarget::of(self.driver.info(), plan.invariant);
+        let products = cublas::version().is_ok();
+        let target = CudaTarget { products, ..CudaTarget::of(self.driver.info(), plan.invariant) };
         let layers = Selector { plan, target: &target, tactics: &Tactics::default() }.layers();
         let trials = self.trials(plan, &target, &layers)?;
         let open: Vec<&Trial> = trials.iter().filter(|trial| self.timings.get(trial.key).is_none()).collect();
         let mut summary = TuneSummary { remembered: trials.len() - open.len(), ..TuneSummary::default() };
         let cubins = self.compile(&open, report)?;
         self.measure(plan, &layers, &open, &cubins, &mut summary, report)?;
-        for trial in self.fastest(&trials) {
+        for (trial, fastest) in self.fastest(&trials) {
             let layer = Layer::new(plan, &layers[trial.layer].0, half(plan));
-            tactics.set(target.arch, layer.key(), trial.rows, trial.tactic);
+            tactics.set(target.arch, layer.key(), trial.rows, fastest);
         }
         Ok(summary)
     }
@@ -101,7 +103,7 @@ impl<C: Compiler> Tuner<'_, C> {
 
     /// The machine code of all trials, as far as there is any.
     fn compile(&self, trials: &[&Trial], report: Report<'_>) -> Result<Cubins> {
-        let specs: BTreeSet<_> = trials.iter().map(|trial| &trial.call.spec).collect();
+        let specs: BTreeSet<_> = trials.iter().filter_map(|trial| trial.call.spec()).collect();
         let specs: Vec<_> = specs.into_iter().cloned().collect();
         let arch = self.driver.info().arch;
         let mut cubins = Cubins::new();
@@ -138,9 +140,9 @@ impl<C: Compiler> Tuner<'_, C> {
             for trial in alike {
                 report(COMPILING + (1.0 - COMPILING) * done as f32 / trials.len() as f32)?;
                 done += 1;
-                let function = modules.function(&trial.call, &mut |spec| Ok(Arc::clone(&cubins[spec])));
+                let loaded = modules.load(&trial.call, &mut |spec| Ok(Arc::clone(&cubins[spec])));
                 let linear = &layers[trial.layer].0;
-                match function.and_then(|function| bed.time(linear, &trial.call, function, trial.rows)) {
+                match loaded.and_then(|loaded| bed.time(linear, &trial.call, loaded, trial.rows)) {
                     Ok(microseconds) => {
                         summary.measured += 1;
                         self.timings.put(trial.key, microseconds);
@@ -153,15 +155,18 @@ impl<C: Compiler> Tuner<'_, C> {
         Ok(())
     }
 
-    /// Of each layer and row count the trial with the least time; the default, which comes first, where that makes no
-    /// difference that a second measurement would show again.
-    fn fastest<'t>(&self, trials: &'t [Trial]) -> Vec<&'t Trial> {
+    /// Of each layer and row count a trial and the fastest tactics: one of our own kernels, and before it a product of the
+    /// vendor's library if that is faster still. The default, which comes first, stays where the difference is noise.
+    fn fastest<'t>(&self, trials: &'t [Trial]) -> Vec<(&'t Trial, Vec<Tactic>)> {
         let same = |a: &Trial, b: &Trial| (a.layer, a.rows) == (b.layer, b.rows);
+        let timed = |trial: &Trial| Some((trial.tactic, self.timings.get(trial.key)?));
         let best = |group: &'t [Trial]| {
-            let timed = |trial: &'t Trial| Some((trial, self.timings.get(trial.key)?));
-            let all = || group.iter().filter_map(timed);
-            let least = all().min_by(|a, b| a.1.total_cmp(&b.1))?;
-            all().next().filter(|default| default.1 <= least.1 * NOISE).or(Some(least)).map(|(trial, _)| trial)
+            let (products, own): (Vec<_>, Vec<_>) =
+                group.iter().filter_map(timed).partition(|(tactic, _)| matches!(tactic, Tactic::Product(_)));
+            let least = |of: &[(Tactic, f32)]| of.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
+            let ours = least(&own).map(|least| if own[0].1 <= least.1 * NOISE { own[0] } else { least })?;
+            let theirs = least(&products).filter(|theirs| theirs.1 * NOISE < ours.1);
+            Some((&group[0], theirs.into_iter().chain([ours]).map(|(tactic, _)| tactic).collect()))
         };
         trials.chunk_by(same).filter_map(best).collect()
     }

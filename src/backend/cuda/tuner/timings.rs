@@ -7,21 +7,25 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::cache::{cache_folder, replace};
-use super::super::call::Call;
+use super::super::call::{Call, Code};
 use super::super::cubins::CubinKey;
+use super::super::cublas;
 use super::super::driver::DeviceInfo;
 use crate::error::Result;
 
-/// What a timing depends on: the kernel's source and macros, its launch, and the device with its driver.
+/// What a timing depends on: the kernel's source and macros or the library's version and the product, the launch, and the device with its driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct TimingKey(u128);
 
 impl TimingKey {
     pub(super) fn new(call: &Call, rows: usize, info: &DeviceInfo) -> Result<Self> {
-        let cubin = CubinKey::new(&call.spec, info.arch)?;
+        let code = match &call.code {
+            Code::Kernel(spec) => CubinKey::new(spec, info.arch)?.to_string(),
+            Code::Product(spec) => format!("{spec:?} by {}", cublas::version()?),
+        };
         let launch = (call.grid.of(rows as u32), call.block, call.shared, call.cluster);
         let device = (&info.name, info.multiprocessors, info.driver_version);
-        Ok(Self(xxh3_128(format!("{cubin} {rows} {launch:?} {device:?}").as_bytes())))
+        Ok(Self(xxh3_128(format!("{code} {rows} {launch:?} {device:?}").as_bytes())))
     }
 }
 
