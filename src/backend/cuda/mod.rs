@@ -28,12 +28,14 @@ mod sample;
 mod sources;
 mod step;
 mod stored;
+mod tactics;
 mod target;
+mod tuner;
 mod work;
 mod workspace;
 
 pub use cache::{CubinCache, cache_folder};
-pub use choose::{specialisations, specialisations_within};
+pub use choose::Selector;
 pub use cubins::{Compiler, CubinKey, CubinStore, RuntimeCompiler, StoredPolicy};
 pub use device::{CudaDevice, CudaProgram};
 pub use driver::{
@@ -46,4 +48,6 @@ pub use nvrtc::version as nvrtc_version;
 pub use real::RealDriver;
 pub use sample::SampleResult;
 pub use stored::{StoredCubins, pack as pack_cubins, unpack as unpack_cubins};
+pub use tactics::Tactics;
 pub use target::CudaTarget;
+pub use tuner::{Timings, TuneSummary, Tuner};

@@ -53,6 +53,14 @@ fn cublas() -> Result<&'static Cublas> {
     Ok(CUBLAS.get_or_init(|| opened))
 }
 
+/// The library's version, as 130401 for 13.4.1.
+///
+/// # Errors
+/// `DeviceUnavailable` when there is no library.
+pub(super) fn version() -> Result<usize> {
+    cublas().map(Cublas::version)
+}
+
 fn missing(why: String) -> Error {
     Error::DeviceUnavailable { what: "library libcublasLt".into(), why }
 }
