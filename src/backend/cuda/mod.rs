@@ -27,6 +27,7 @@ mod sources;
 mod step;
 mod stored;
 mod target;
+mod timeline;
 mod work;
 mod workspace;
 
