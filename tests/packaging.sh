@@ -146,8 +146,8 @@ chat_refuses() {
 }
 
 bench() {
-  "$work/examples-cpp-gcc/bench" --engine "$engine" --input 16 --output 8 --repeat 2 --requests 6 --concurrency 1,4 --json \
-    >"$work/bench.json" && cmake -DREPORT="$work/bench.json" -P tests/cpp/check_bench.cmake
+  "$work/examples-cpp-gcc/bench" latency throughput decode --engine "$engine" --input 16 --output 64 --repeat 2 --requests 6 \
+    --concurrency 1,4 --json >"$work/bench.json" && cmake -DREPORT="$work/bench.json" -P tests/cpp/check_bench.cmake
 }
 
 # An engine of random weights is built where it shall be, measured, and gone afterwards; with --keep it stays.
@@ -163,7 +163,9 @@ bench_dummy() {
 
 bench_refuses() {
   ! "$work/examples-cpp-gcc/bench" --engine "$engine" --input 0 2>"$work/bench.err" && expect "--input: must be at least 1" "$work/bench.err" &&
-    ! "$work/examples-cpp-gcc/bench" --inputs 3 2>"$work/bench.err" && expect "unknown argument: --inputs" "$work/bench.err"
+    ! "$work/examples-cpp-gcc/bench" --inputs 3 2>"$work/bench.err" && expect "unknown argument: --inputs" "$work/bench.err" &&
+    ! "$work/examples-cpp-gcc/bench" decode --engine "$engine" --input 4 --output 8 --batch 1 --concurrency 2 2>"$work/bench.err" &&
+    expect "no step had all 2 requests in decode" "$work/bench.err"
 }
 
 cpp_header() {
