@@ -1,9 +1,11 @@
 #include "decode.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "clock.hpp"
@@ -30,15 +32,18 @@ class Run {
 
     // Takes responses until all requests have ended.
     void finish() {
+        // Room for a few steps, for a client that comes late.
+        const std::size_t most_responses = 4 * delivered_.size();
         std::size_t ended = 0;
         while (ended < delivered_.size()) {
-            const std::vector<trtllm::Response> responses = executor_.await_many(delivered_.size());
+            const std::vector<trtllm::Response> responses = executor_.await_many(most_responses);
             const Clock::time_point now = Clock::now();
             for (const trtllm::Response &response : responses) {
                 response.check();
-                take(delivered_.at(response.request_id()), response.tokens().size(), now);
+                delivered_.at(response.request_id()).fresh += response.tokens().size();
                 ended += response.last() ? 1 : 0;
             }
+            for (auto &[id, request] : delivered_) settle(request, now);
             if (!opened_ && begun_ == delivered_.size() && most_ + 1 < output_) open(now);
             if (opened_ && !steps_ && most_ + 1 >= output_) steps_ = between(begin_, executor_.stats());
         }
@@ -54,11 +59,14 @@ class Run {
    private:
     struct Delivered {
         std::size_t tokens = 0;
+        // Since `at`, when the others were in the client's hands.
+        std::size_t fresh = 0;
         Clock::time_point at;
     };
 
-    // A slow client gets several tokens in one response: each of them then took its share of the time.
-    void take(Delivered &request, std::size_t tokens, Clock::time_point now) {
+    // A client that comes late gets several tokens at once: each of them then took its share of the time.
+    void settle(Delivered &request, Clock::time_point now) {
+        const std::size_t tokens = std::exchange(request.fresh, 0);
         if (tokens == 0) return;
         if (opened_ && !steps_ && request.at >= *opened_) {
             intervals_.insert(intervals_.end(), tokens, seconds_between(request.at, now) / static_cast<double>(tokens));
@@ -66,7 +74,7 @@ class Run {
         begun_ += request.tokens == 0 ? 1 : 0;
         request.tokens += tokens;
         request.at = now;
-        if (request.tokens > most_) most_ = request.tokens;
+        most_ = std::max(most_, request.tokens);
     }
 
     void open(Clock::time_point now) {
