@@ -59,7 +59,7 @@ sanitize() {
 # One line for each figure of a run of the bench.
 measure() {
   echo "== bench $*"
-  "$carried/bench" "$@" | grep -E 'build|load|first token|per token|output|step'
+  "$carried/bench" "$@" | grep -E 'build|load|first token|per token|output|at once|step'
 }
 
 # bench_precision PART: README's rows of one precision, on an engine that is built for them. The decode rows have contexts of
@@ -71,7 +71,8 @@ bench_precision() {
   measure latency --dummy-weights "$shape" --target cuda --precision $precision --input 128 --output 272 --repeat 3 --warmup 1 \
     $small --out "$engine" --keep
   measure latency --engine "$engine" --input 2048 --output 4 --repeat 3 --warmup 1 $small
-  measure decode throughput --engine "$engine" --input 128 --output 272 --requests 64 --concurrency 64 --repeat 3 --warmup 1 $small
+  measure decode --engine "$engine" --input 128 --output 272 --concurrency 1,64 --repeat 3 --warmup 1 $small
+  measure throughput --engine "$engine" --input 128 --output 270 --requests 64 --concurrency 64 --repeat 3 --warmup 1 $small
   if [ "$1" = bf16 ]; then
     measure throughput --engine "$engine" --input 512 --output 512 --requests 512 --concurrency 512 --repeat 1 --warmup 0 $large
   else
