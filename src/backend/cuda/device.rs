@@ -17,7 +17,8 @@ use super::step::{Counts, Layout};
 use super::stored::unpack;
 use super::tactics::Tactics;
 use super::target::CudaTarget;
-use crate::backend::Batch;
+use super::timeline::Timeline;
+use crate::backend::{Batch, StepTime};
 use crate::engine::{BLOCK_TOKENS, Engine, Limits, Plan};
 use crate::error::{Error, Result};
 
@@ -98,6 +99,7 @@ pub struct CudaProgram {
     /// The flight of the next launch, and how many are under way.
     next: usize,
     under_way: usize,
+    timeline: Timeline,
     resident: Resident,
     limits: Limits,
     vocab: usize,
@@ -108,12 +110,14 @@ impl CudaProgram {
     fn new(driver: Arc<dyn Driver>, plan: &Plan, limits: Limits, resident: Resident) -> Result<Self> {
         let flight = || Flight::new(&driver, resident.layout.bytes, limits.logit_rows);
         let flights = [flight()?, flight()?];
+        let timeline = Timeline::new(&driver, DEPTH)?;
         let mut program = Self {
             driver,
             graphs: Vec::new(),
             flights,
             next: 0,
             under_way: 0,
+            timeline,
             resident,
             limits,
             vocab: plan.model.vocab_size,
@@ -178,6 +182,7 @@ impl CudaProgram {
         let flight = &mut self.flights[self.next];
         // SAFETY: the flight's last step was collected, so that nobody reads its input; the batch was checked.
         let counts = unsafe { self.resident.layout.fill(flight.input.pointer, batch, padded, self.tiles_only) };
+        self.timeline.begin()?;
         // SAFETY: the pinned block stays as it is until the flight is collected.
         unsafe { driver.upload(self.resident.input.address, flight.input.pointer, counts.bytes)? };
         let results = self.resident.shared[&Shared::Results];
@@ -193,24 +198,25 @@ impl CudaProgram {
             }
             flight.fetch(batch, results, class.logits, self.vocab)?;
         }
+        self.timeline.end()?;
         self.next = (self.next + 1) % DEPTH;
         self.under_way += 1;
         Ok(())
     }
 
-    /// Waits for the oldest step: the results of its sample rows, and the logits of its host rows.
+    /// Waits for the oldest step: the results of its sample rows, the logits of its host rows, and its time.
     ///
     /// # Errors
     /// `Internal` when none is under way; `DeviceLost`.
-    pub fn collect(&mut self) -> Result<(impl Iterator<Item = SampleResult> + '_, &[f32])> {
+    pub fn collect(&mut self) -> Result<(impl Iterator<Item = SampleResult> + '_, &[f32], StepTime)> {
         if self.under_way == 0 {
             return Err(Error::internal("collect", "no step is under way"));
         }
         let oldest = (self.next + DEPTH - self.under_way) % DEPTH;
         self.under_way -= 1;
+        let time = self.timeline.wait()?;
         let flight = &self.flights[oldest];
-        flight.wait()?;
-        Ok((flight.results(), &flight.logits))
+        Ok((flight.results(), &flight.logits, time))
     }
 
     /// The graph for a step of decode rows whose logits are all wanted, in order.
