@@ -36,7 +36,7 @@ impl Executor {
             rows: config.max_batch_size,
             kv_blocks: 0,
         };
-        let fixed = device.fixed_bytes(plan, &limits)?.saturating_add(host);
+        let fixed = device.fixed_bytes(&engine, &limits)?.saturating_add(host);
         let limits = Limits { kv_blocks: kv_blocks(&engine, &config, fixed)?, ..limits };
         let (tokenizer, template) = texts(&engine)?;
         Executor::new(ExecutorParts {

@@ -6,7 +6,7 @@ use super::{Forward, MemoryPlan, SampleFault, Session, StepOutput};
 use crate::backend::cpu::{CpuConfig, CpuDevice, Isa};
 use crate::backend::cuda::{CudaDevice, CudaProgram};
 use crate::backend::{Batch, Device};
-use crate::engine::{Engine, Limits, Plan, Target};
+use crate::engine::{Engine, Limits, Target};
 use crate::error::Result;
 use crate::runtime::check::check_batch;
 
@@ -42,14 +42,15 @@ impl OpenDevice {
     /// Bytes of everything but the KV blocks.
     ///
     /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space.
-    pub fn fixed_bytes(&self, plan: &Plan, limits: &Limits) -> Result<usize> {
+    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for what the engine holds for the device.
+    pub fn fixed_bytes(&self, engine: &Engine, limits: &Limits) -> Result<usize> {
         match self {
             Self::Cpu(device) => {
+                let plan = engine.plan();
                 let memory = MemoryPlan::new(plan, &Limits { kv_blocks: 0, ..*limits })?;
                 Ok(memory.total().saturating_add(device.scratch_bytes(plan, limits)))
             }
-            Self::Cuda(device) => device.fixed_bytes(plan, limits),
+            Self::Cuda(device) => device.fixed_bytes(engine, limits),
         }
     }
 

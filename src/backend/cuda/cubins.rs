@@ -117,11 +117,21 @@ impl CubinStore {
     /// A store of an engine's cubins (none: [`StoredCubins::default`]), with a cache or without.
     #[must_use]
     pub fn new(stored: StoredCubins, policy: StoredPolicy, cache: Option<CubinCache>) -> Self {
-        Self { stored, policy, cache, compiler: RuntimeCompiler }
+        Self::with_compiler(stored, policy, cache, RuntimeCompiler)
     }
 }
 
 impl<C: Compiler> CubinStore<C> {
+    /// The same with another compiler.
+    pub fn with_compiler(
+        stored: StoredCubins,
+        policy: StoredPolicy,
+        cache: Option<CubinCache>,
+        compiler: C,
+    ) -> CubinStore<C> {
+        Self { stored, policy, cache, compiler }
+    }
+
     /// The cubin of a specification. Calls from several threads compile in parallel.
     ///
     /// # Errors

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::attention::{tile_tokens, tiles_only};
 use super::cache::CubinCache;
 use super::call::Shared;
-use super::choose::classes;
+use super::choose::Selector;
 use super::cubins::{CubinStore, StoredPolicy};
+use super::cublas;
 use super::driver::{Driver, Graph};
 use super::flight::Flight;
 use super::program::{Resident, Sizes};
@@ -14,6 +15,7 @@ use super::real::RealDriver;
 use super::sample::{self, MOST_ADJUSTMENTS, SampleResult, is_filtered};
 use super::step::{Counts, Layout};
 use super::stored::unpack;
+use super::tactics::Tactics;
 use super::target::CudaTarget;
 use crate::backend::Batch;
 use crate::engine::{BLOCK_TOKENS, Engine, Limits, Plan};
@@ -33,17 +35,22 @@ impl CudaDevice {
         Ok(Self { driver: RealDriver::open(index)? })
     }
 
-    fn target(&self, plan: &Plan) -> CudaTarget {
-        CudaTarget::of(self.driver.info(), plan.invariant)
+    fn target(&self, plan: &Plan, tactics: &Tactics) -> CudaTarget {
+        // Opening the library costs time and memory: only where it is wanted.
+        let products = tactics.have_products(self.driver.info().arch) && cublas::version().is_ok();
+        CudaTarget { products, ..CudaTarget::of(self.driver.info(), plan.invariant) }
     }
 
     /// Device bytes beside the KV blocks.
     ///
     /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space.
-    pub fn fixed_bytes(&self, plan: &Plan, limits: &Limits) -> Result<usize> {
-        let limits = Limits { kv_blocks: 0, ..*limits };
-        let sizes = Sizes::new(plan, &limits, &classes(plan, &limits, &self.target(plan)))?;
+    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for what the engine holds.
+    pub fn fixed_bytes(&self, engine: &Engine, limits: &Limits) -> Result<usize> {
+        let (plan, limits) = (engine.plan(), Limits { kv_blocks: 0, ..*limits });
+        let tactics = tactics_of(engine)?;
+        let target = self.target(plan, &tactics);
+        let classes = Selector { plan, target: &target, tactics: &tactics }.classes(&limits);
+        let sizes = Sizes::new(plan, &limits, &classes)?;
         let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
         let sampling: usize = sampling.iter().map(|(_, bytes)| bytes).sum();
         let scratch = sizes.workspace + sizes.partial + sizes.counters + sampling;
@@ -56,8 +63,9 @@ impl CudaDevice {
     /// See [`Resident::new`].
     pub fn load(&self, engine: &Engine, limits: Limits) -> Result<CudaProgram> {
         let plan = engine.plan();
-        let target = self.target(plan);
-        let classes = classes(plan, &limits, &target);
+        let tactics = tactics_of(engine)?;
+        let target = self.target(plan, &tactics);
+        let classes = Selector { plan, target: &target, tactics: &tactics }.classes(&limits);
         let stored = engine.kernels().map(unpack).transpose()?.unwrap_or_default();
         let cubins = CubinStore::new(stored, StoredPolicy::Use, CubinCache::of_user());
         let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
@@ -65,6 +73,10 @@ impl CudaDevice {
         let resident = Resident::new(&self.driver, engine, &limits, &classes, layout, &sampling, &cubins)?;
         CudaProgram::new(Arc::clone(&self.driver), plan, limits, resident)
     }
+}
+
+fn tactics_of(engine: &Engine) -> Result<Tactics> {
+    engine.tactics().map_or_else(|| Ok(Tactics::default()), Tactics::from_json)
 }
 
 fn layout(plan: &Plan, limits: &Limits) -> Layout {

@@ -43,17 +43,13 @@ impl BoundClass {
         // The first launch follows a copy, on which it cannot depend programmatically.
         let mut dependent = false;
         for choices in &mut self.launches {
-            if let Some(launch) = choices.of(counts).of(counts, dependent) {
-                // SAFETY: the caller's, and the binder's for the arguments.
-                unsafe { driver.launch(launch)? };
+            // SAFETY: the caller's.
+            if unsafe { choices.of(counts).enqueue(driver, counts, dependent)? } {
                 dependent = driver.info().arch.is_hopper_or_later();
             }
         }
-        match self.sampling[0].of(counts, dependent) {
-            // SAFETY: as above.
-            Some(launch) => unsafe { driver.launch(launch) },
-            None => Ok(()),
-        }
+        // SAFETY: as above.
+        unsafe { self.sampling[0].enqueue(driver, counts, dependent) }.map(drop)
     }
 
     /// Enqueues the kernel that finishes filtered rows.
@@ -61,11 +57,8 @@ impl BoundClass {
     /// # Safety
     /// As [`Self::launch`], which was the last.
     pub(super) unsafe fn filter(&mut self, driver: &dyn Driver, counts: &Counts) -> Result<()> {
-        match self.sampling[1].of(counts, false) {
-            // SAFETY: the caller's.
-            Some(launch) => unsafe { driver.launch(launch) },
-            None => Ok(()),
-        }
+        // SAFETY: the caller's.
+        unsafe { self.sampling[1].enqueue(driver, counts, false) }.map(drop)
     }
 }
 
@@ -172,8 +165,8 @@ impl Resident {
                     offsets: &class.workspace.offsets,
                 };
                 let mut bind = |call: &Call| {
-                    let function = modules.function(call, &mut |spec| cubins.get(spec, arch))?;
-                    binder.bind(call, function)
+                    let loaded = modules.load(call, &mut |spec| cubins.get(spec, arch))?;
+                    binder.bind(call, loaded)
                 };
                 let launches = class
                     .calls
