@@ -9,23 +9,7 @@
 #include "common/ptx.cuh"
 #include "rowwise/row.cuh"
 
-#ifdef X_F32
-typedef float x_t;
-#else
-typedef half_t x_t;
-#endif
-#ifdef Y_F32
-typedef float y_t;
-#else
-typedef half_t y_t;
-#endif
-#ifdef OUTPUT_F32
-typedef float out_t;
-#else
-typedef half_t out_t;
-#endif
-
-constexpr int THREADS = COLUMNS > 1792 ? 256 : 32 * ((COLUMNS + 255) / 256);
+constexpr int THREADS = row_threads(COLUMNS, 8);
 
 __device__ __forceinline__ float activate(float x) {
 #if ACTIVATION == 1

@@ -8,13 +8,7 @@
 #include "common/ptx.cuh"
 #include "rowwise/row.cuh"
 
-#ifdef OUTPUT_F32
-typedef float out_t;
-#else
-typedef half_t out_t;
-#endif
-
-constexpr int THREADS = COLUMNS > 1792 ? 256 : 32 * ((COLUMNS + 255) / 256);
+constexpr int THREADS = row_threads(COLUMNS, 8);
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 embedding(out_t *out, const half_t *table, const int *tokens, const u32 *sampled, u32 rows) {

@@ -6,18 +6,7 @@
 #include "common/ptx.cuh"
 #include "rowwise/row.cuh"
 
-#ifdef X_F32
-typedef float x_t;
-#else
-typedef half_t x_t;
-#endif
-#ifdef OUTPUT_F32
-typedef float out_t;
-#else
-typedef half_t out_t;
-#endif
-
-constexpr int THREADS = COLUMNS > 1792 ? 256 : 32 * ((COLUMNS + 255) / 256);
+constexpr int THREADS = row_threads(COLUMNS, 8);
 
 extern "C" __global__ void __launch_bounds__(THREADS) gather(out_t *out, const x_t *x, const u32 *indices, u32 rows, u32 ldx) {
     pdl_launch();

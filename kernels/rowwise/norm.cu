@@ -15,24 +15,7 @@
 #include "common/ptx.cuh"
 #include "rowwise/row.cuh"
 
-#ifdef X_F32
-typedef float x_t;
-#else
-typedef half_t x_t;
-#endif
-#ifdef Y_F32
-typedef float y_t;
-#else
-typedef half_t y_t;
-#endif
-#ifdef OUTPUT_F32
-typedef float out_t;
-#else
-typedef half_t out_t;
-#endif
-
-constexpr int WARPS = (COLUMNS + 255) / 256 < 32 ? (COLUMNS + 255) / 256 : 32;
-constexpr int THREADS = 32 * WARPS;
+constexpr int THREADS = row_threads(COLUMNS, 32);
 constexpr int VECTORS = (COLUMNS + 8 * THREADS - 1) / (8 * THREADS);
 constexpr bool WIDE = COLUMNS % 8 == 0;
 
@@ -104,13 +87,6 @@ norm_rows(out_t *out, float *sum, const x_t *x, const y_t *y, const float *gain,
 #endif
     }
 #ifdef QUANTISE
-#ifdef QUANTISE_BLOCK
-    constexpr bool BLOCK = true;
-    constexpr int SCALES = (COLUMNS + 127) / 128;
-#else
-    constexpr bool BLOCK = false;
-    constexpr int SCALES = 1;
-#endif
-    quantise_row<BLOCK, COLUMNS, THREADS>(quantised + row * COLUMNS, quantised_scale + row * SCALES, v, shared[2]);
+    quantise_row<COLUMNS, THREADS>(quantised, quantised_scale, row, v, shared[2]);
 #endif
 }

@@ -6,16 +6,8 @@
 #include "common/ptx.cuh"
 #include "rowwise/row.cuh"
 
-constexpr int WARPS = (COLUMNS + 255) / 256 < 32 ? (COLUMNS + 255) / 256 : 32;
-constexpr int THREADS = 32 * WARPS;
+constexpr int THREADS = row_threads(COLUMNS, 32);
 constexpr int VECTORS = (COLUMNS + 8 * THREADS - 1) / (8 * THREADS);
-#ifdef QUANTISE_BLOCK
-constexpr bool BLOCK = true;
-constexpr int SCALES = (COLUMNS + 127) / 128;
-#else
-constexpr bool BLOCK = false;
-constexpr int SCALES = 1;
-#endif
 
 extern "C" __global__ void __launch_bounds__(THREADS) quantise(u8 *out, float *scales, const half_t *x, u32 rows, u32 ldx) {
     pdl_launch();
@@ -29,5 +21,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) quantise(u8 *out, float *s
         int column = 8 * (i * THREADS + threadIdx.x);
         load8<COLUMNS % 8 == 0>(v[i], x + row * ldx + column, COLUMNS - column);
     }
-    quantise_row<BLOCK, COLUMNS, THREADS>(out + row * COLUMNS, scales + row * SCALES, v, shared);
+    quantise_row<COLUMNS, THREADS>(out, scales, row, v, shared);
 }

@@ -8,6 +8,28 @@
 
 #define FULL_WARP 0xffffffffu
 
+// Operands are half_t unless a macro says f32.
+#ifdef X_F32
+typedef float x_t;
+#else
+typedef half_t x_t;
+#endif
+#ifdef Y_F32
+typedef float y_t;
+#else
+typedef half_t y_t;
+#endif
+#ifdef OUTPUT_F32
+typedef float out_t;
+#else
+typedef half_t out_t;
+#endif
+
+// Threads for a row of `columns`, or for a piece of it where `most` warps do not reach the end.
+__host__ __device__ constexpr int row_threads(int columns, int most) {
+    return 32 * ((columns + 255) / 256 < most ? (columns + 255) / 256 : most);
+}
+
 // ---- Eight elements, of which the first `count` exist; the others read as 0 and are not written. Wide: all or none exist. ----
 
 template <bool WIDE>
@@ -106,22 +128,31 @@ __device__ __forceinline__ void store8_e4m3(u8 *to, const float (&v)[8], float l
 
 __device__ __forceinline__ float scale_of(float largest) { return fmaxf(largest, 0x1p-100f) / 448.0f; }
 
-// Writes a row as e4m3, with one scale or (BLOCK) a scale per 128 columns. `v` holds values of half_t, 0 past the end.
-template <bool BLOCK, int COLUMN_COUNT, int THREADS, int VECTORS>
-__device__ __forceinline__ void quantise_row(u8 *out, float *scale, const float (&v)[VECTORS][8], float (&shared)[32]) {
+#ifdef QUANTISE_BLOCK
+constexpr bool SCALE_BLOCK = true;
+#else
+constexpr bool SCALE_BLOCK = false;
+#endif
+
+__host__ __device__ constexpr int row_scales(int columns) { return SCALE_BLOCK ? (columns + 127) / 128 : 1; }
+
+// Writes row `row` as e4m3, with one scale or (QUANTISE_BLOCK) a scale per 128 columns. `v` holds values of half_t, 0 past the end.
+template <int COLUMN_COUNT, int THREADS, int VECTORS>
+__device__ __forceinline__ void quantise_row(u8 *codes, float *scales, u64 row, const float (&v)[VECTORS][8], float (&shared)[32]) {
     constexpr bool WIDE = COLUMN_COUNT % 8 == 0;
-    float row = 0.0f;
-    if (!BLOCK) {
+    u8 *out = codes + row * COLUMN_COUNT;
+    float *scale = scales + row * row_scales(COLUMN_COUNT), whole = 0.0f;
+    if (!SCALE_BLOCK) {
 #pragma unroll
-        for (int i = 0; i < VECTORS; i++) row = fmaxf(row, largest_magnitude(v[i]));
-        row = reduce_block<Max, THREADS>(row, shared);
-        if (threadIdx.x == 0) *scale = scale_of(row);
+        for (int i = 0; i < VECTORS; i++) whole = fmaxf(whole, largest_magnitude(v[i]));
+        whole = reduce_block<Max, THREADS>(whole, shared);
+        if (threadIdx.x == 0) *scale = scale_of(whole);
     }
 #pragma unroll
     for (int i = 0; i < VECTORS; i++) {
         int column = 8 * (i * THREADS + threadIdx.x), count = min(8, COLUMN_COUNT - column);
-        float largest = row;
-        if (BLOCK) {
+        float largest = whole;
+        if (SCALE_BLOCK) {
             largest = reduce_lanes<Max, 16>(largest_magnitude(v[i]));
             if (threadIdx.x % 16 == 0 && count > 0) scale[column / 128] = scale_of(largest);
         }

@@ -3,7 +3,7 @@
 use super::call::{Arg, Call, Count, Grid, Input, Shared};
 use super::kernel::KernelSpec;
 use super::linear::activation_number;
-use super::work::{Elementwise, Norm, Operand, Work};
+use super::work::{Elementwise, Norm, Operand, Quantised, Work};
 use crate::engine::Rows;
 use crate::types::DType;
 
@@ -64,10 +64,14 @@ impl Rowwise {
                 let args = vec![Arg::Buffer(*out), Arg::Buffer(*x), Arg::Input(Input::LogitRows)];
                 self.pieces(kernel, out, args, &[x])
             }
-            Work::Quantise { x, out, scale } => {
-                let kernel = self.spec("rowwise/quantise.cu", "quantise").define("COLUMNS", x.columns);
-                let args = vec![Arg::Buffer(*out), Arg::Buffer(*scale), Arg::Buffer(*x)];
-                self.rows(kernel, threads(x.columns, 32), out, args, &[x])
+            Work::Quantise { x, out: Quantised { codes, scale, by_block } } => {
+                let kernel = self.spec("rowwise/quantise.cu", "quantise").define("COLUMNS", x.columns).define_if(
+                    *by_block,
+                    "QUANTISE_BLOCK",
+                    "",
+                );
+                let args = vec![Arg::Buffer(*codes), Arg::Buffer(*scale), Arg::Buffer(*x)];
+                self.rows(kernel, threads(x.columns, 32), codes, args, &[x])
             }
             Work::Linear(_) | Work::Attention(_) | Work::Append { .. } => {
                 unreachable!("linear layers and attention have calls of their own")
@@ -113,31 +117,34 @@ impl Rowwise {
     }
 
     fn norm(&self, norm: &Norm) -> Call {
+        let (y, sum) = norm.add.unzip();
+        let (codes, scale) = norm.quantised.map(|form| (form.codes, form.scale)).unzip();
         let spec = self
             .spec("rowwise/norm.cu", "norm_rows")
             .define("COLUMNS", norm.x.columns)
             .define("EPS", float(norm.eps))
             .define_if(norm.layer, "LAYER", "")
             .define_if(is_f32(&norm.x), "X_F32", "")
-            .define_if(norm.add.is_some(), "ADD", "")
-            .define_if(norm.add.is_some_and(|(y, _)| is_f32(&y)), "Y_F32", "")
-            .define_if(is_f32(&norm.out), "OUTPUT_F32", "");
-        let (y, sum) = norm.add.map_or((Arg::Null, Arg::Null), |(y, sum)| (Arg::Buffer(y), Arg::Buffer(sum)));
+            .define_if(y.is_some(), "ADD", "")
+            .define_if(y.as_ref().is_some_and(is_f32), "Y_F32", "")
+            .define_if(norm.out.as_ref().is_some_and(is_f32), "OUTPUT_F32", "")
+            .define_if(norm.quantised.is_some(), "QUANTISE", "")
+            .define_if(norm.quantised.is_some_and(|form| form.by_block), "QUANTISE_BLOCK", "")
+            .define_if(norm.quantised.is_some() && norm.out.is_some(), "KEEP_OUTPUT", "");
         let args = vec![
-            Arg::Buffer(norm.out),
-            sum,
+            buffer(norm.out),
+            buffer(sum),
             Arg::Buffer(norm.x),
-            y,
+            buffer(y),
             Arg::Weight(norm.gain),
             norm.bias.map_or(Arg::Null, Arg::Weight),
-            Arg::Null,
-            Arg::Null,
-            Arg::Count(count(&norm.out)),
+            buffer(codes),
+            buffer(scale),
+            Arg::Count(count(&norm.x)),
             Arg::U32(norm.x.stride as u32),
-            Arg::U32(norm.add.map_or(0, |(y, _)| y.stride as u32)),
+            Arg::U32(y.map_or(0, |y| y.stride as u32)),
         ];
-        let block = threads(norm.x.columns, 32);
-        Call::new(spec, block, Grid::X { per: 1, y: 1 }, count(&norm.out), args)
+        Call::new(spec, threads(norm.x.columns, 32), Grid::X { per: 1, y: 1 }, count(&norm.x), args)
     }
 
     fn elementwise(&self, function: Elementwise, x: &Operand, y: Option<&Operand>, out: &Operand) -> Call {
@@ -154,9 +161,14 @@ impl Rowwise {
             .define_if(is_f32(x), "X_F32", "")
             .define_if(y.is_some_and(is_f32), "Y_F32", "")
             .define_if(is_f32(out), "OUTPUT_F32", "");
-        let args = vec![Arg::Buffer(*out), Arg::Buffer(*x), y.map_or(Arg::Null, |y| Arg::Buffer(*y))];
+        let args = vec![Arg::Buffer(*out), Arg::Buffer(*x), buffer(y.copied())];
         self.pieces(spec, out, args, &[out, x, y.unwrap_or(x)])
     }
+}
+
+/// The argument of an operand that may be absent.
+fn buffer(operand: Option<Operand>) -> Arg {
+    operand.map_or(Arg::Null, Arg::Buffer)
 }
 
 fn is_f32(operand: &Operand) -> bool {

@@ -2,7 +2,10 @@
 
 import math
 import pathlib
+import subprocess
 import sys
+from functools import partial
+from multiprocessing.pool import ThreadPool
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import launch  # noqa: E402
@@ -13,6 +16,7 @@ gpu = launch.Gpu()
 seed = torch.seed() % 2**31
 torch.manual_seed(seed)
 passed = failed = 0
+PARTS = 6
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 # Rounding to 8 bits of mantissa is at most 2^-9 relative an element (f16: 2^-12), 0.6 of that in norm; f32 sums leave about 1e-6.
 TOLERANCE = {BF16: 2**-9, F16: 2**-12, F32: 4e-6}
@@ -114,9 +118,13 @@ def norm(columns, rows, half=BF16, x32=False, y32=False, out32=False, add=False,
         if keep:
             case(f"{name}: codes that differ", float((codes[:rows] != want).sum()), 0)
         else:
-            wide = scales[:rows].repeat_interleave(128, 1)[:, :columns] if block else scales[:rows]
-            restored = codes[:rows].view(torch.float8_e4m3fn).double() * wide.double()
+            restored = codes[:rows].view(torch.float8_e4m3fn).double() * columnwise(scales[:rows], columns, block)
             case(f"{name}: restored", relative(restored, reference), 0.04)  # 3 bits of mantissa: at most 2^-4, about 0.6 of 2^-4
+
+
+def columnwise(scales, columns, block):
+    """The scale of each element, f64."""
+    return (scales.repeat_interleave(128, 1)[:, :columns] if block else scales).double()
 
 
 def quantise(columns, rows, half, block):
@@ -131,7 +139,12 @@ def quantise(columns, rows, half, block):
     want, want_scales = e4m3(x, block)
     intact = unharmed(codes, rows) and unharmed(scales, rows)
     wrong = float((codes[:rows] != want).sum()) + float(((scales[:rows] - want_scales).abs() > 1e-6 * want_scales).sum())
-    case(f"quantise {columns}x{rows} {str(half)[6:]} block={block}: codes and scales that differ", wrong if intact else math.inf, 0)
+    name = f"quantise {columns}x{rows} {str(half)[6:]} block={block}"
+    case(f"{name}: codes and scales that differ", wrong if intact else math.inf, 0)
+    restored = codes[:rows].view(torch.float8_e4m3fn).double() * columnwise(scales[:rows], columns, block)
+    # Half a unit in the last of 3 bits, or of the smallest numbers: 2^-4 of the value or 2^-10 of the scale; f32 arithmetic at ties.
+    bound = torch.maximum(x.double().abs() * 2**-4, columnwise(scales[:rows], columns, block) * 2**-10)
+    case(f"{name}: error over e4m3's own", float(((restored - x.double()).abs() / bound).max()), 1 + 2**-16)
 
 
 def embedding(columns, rows, half, out32, positions):
@@ -224,6 +237,30 @@ def independent():
     case("norm: rows are independent", float((outs[0].view(torch.int16) != outs[1].view(torch.int16)).sum()), 0)
 
 
+def together(columns, block, add):
+    """A norm that quantises gives the bits of a norm and a quantisation after it."""
+    flags = {"X_F32": None, **({"ADD": None} if add else {})}
+    scaling = {"QUANTISE_BLOCK": None} if block else {}
+    plain = kernel("norm", "norm_rows", COLUMNS=columns, EPS="1e-5f", **flags)
+    fused = kernel("norm", "norm_rows", COLUMNS=columns, EPS="1e-5f", QUANTISE=None, **flags, **scaling)
+    after = kernel("quantise", "quantise", COLUMNS=columns, **scaling)
+    rows, width = 33, columns // 128 if block else 1
+    x, y, gain = data(rows, columns, F32), data(rows, columns, BF16), torch.randn(columns, device="cuda")
+    n, ld, made = ("u32", rows), ("u32", columns), []
+    for functions in ((plain, after), (fused,)):
+        out, total = poison(rows, columns, BF16), poison(rows, columns, F32)
+        codes, scales = poison(rows + 1, columns, torch.uint8), poison(rows + 1, width, F32)
+        writes = (out, None, None) if len(functions) == 2 else (None, codes, scales)
+        gpu.launch(functions[0], rows, threads(columns), [writes[0], total, x, y, gain, None, *writes[1:], n, ld, ld], pdl=True)
+        for f in functions[1:]:
+            gpu.launch(f, rows, threads(columns), [codes, scales, out, n, ld], pdl=True)
+        made.append((codes, scales))
+    torch.cuda.synchronize()
+    differ = sum(float((a[:rows] != b[:rows]).sum()) for a, b in zip(*made))
+    intact = all(unharmed(buffer, rows) for pair in made for buffer in pair)
+    case(f"norm and quantise {columns} block={block} add={add}: bits that differ", differ if intact else math.inf, 0)
+
+
 def timings():
     print(f"{'kernel':34} {'rows':>5} {'us':>8} {'GB/s':>8} {'floor us':>9}")
     peak = 4.6e12 if "H200" in torch.cuda.get_device_name() else 2.95e12
@@ -237,18 +274,29 @@ def timings():
         "norm add": kernel("norm", "norm_rows", COLUMNS=4096, EPS="1e-5f", X_F32=None, ADD=None),
         "norm add quantise": kernel("norm", "norm_rows", COLUMNS=4096, EPS="1e-5f", X_F32=None, ADD=None, QUANTISE=None),
     }
+    alone = {
+        "norm": kernel("norm", "norm_rows", COLUMNS=4096, EPS="1e-5f", X_F32=None),
+        "norm quantise": kernel("norm", "norm_rows", COLUMNS=4096, EPS="1e-5f", X_F32=None, QUANTISE=None),
+        "norm quantise by 128": kernel("norm", "norm_rows", COLUMNS=4096, EPS="1e-5f", X_F32=None, QUANTISE=None, QUANTISE_BLOCK=None),
+    }
+    after = kernel("quantise", "quantise", COLUMNS=4096)
     embed = kernel("embedding", "embedding", COLUMNS=4096, OUTPUT_F32=None)
     quant = kernel("quantise", "quantise", COLUMNS=14336)
     gate = kernel("elementwise", "elementwise", COLUMNS=14336, OPERATION=2, ACTIVATION=1)
     table = data(128256, 4096, BF16)
-    for rows in (1, 64, 256, 2048):
+    for rows in (1, 64, 256, 2048, 8192):
         x, y = [data(rows, 4096, F32) for _ in range(turns)], [data(rows, 4096, BF16) for _ in range(turns)]
-        out, codes, scales = data(rows, 4096, BF16), poison(rows, 14336, torch.uint8), poison(rows, 1, F32)
+        out, codes, scales = data(rows, 4096, BF16), poison(rows, 14336, torch.uint8), poison(rows, 32, F32)
         gains = [torch.randn(4096, device="cuda") for _ in range(turns)]
         n, ld = ("u32", rows), ("u32", 4096)
         for name, f in functions.items():
             work = [lambda i=i, f=f: gpu.launch(f, rows, 512, [out, x[i], x[i], y[i], gains[i], None, codes, scales, n, ld, ld], pdl=True) for i in range(turns)]
             line(name + ", sum in place, PDL", rows, rows * 4096 * (4 + 4 + 2 + (1 if "quant" in name else 2)), work)
+        norm_of = lambda f, i: gpu.launch(f, rows, 512, [out, None, x[i], None, gains[i], None, codes, scales, n, ld, ld], pdl=True)
+        for name, f in alone.items():
+            line(name + ", PDL", rows, rows * 4096 * (4 + (1 if "quant" in name else 2)), [lambda i=i, f=f: norm_of(f, i) for i in range(turns)])
+        pair = lambda i: (norm_of(alone["norm"], i), gpu.launch(after, rows, 512, [codes, scales, out, n, ld], pdl=True))
+        line("norm, then quantise, PDL", rows, rows * 4096 * (4 + 2 + 2 + 1), [lambda i=i: pair(i) for i in range(turns)])
         tokens = [torch.randint(0, 128256, (rows,), dtype=torch.int32, device="cuda") for _ in range(turns)]
         work = [lambda i=i: gpu.launch(embed, *piece_grid(rows, 4096), [x[i], table, tokens[i], tokens[i], n], pdl=True) for i in range(turns)]
         line("embedding to f32, PDL", rows, rows * 4096 * 6, work)
@@ -260,37 +308,68 @@ def timings():
         line("silu * y 14336, PDL", rows, rows * 14336 * 6, work)
 
 
-if __name__ == "__main__":
-    print(f"seed {seed}, {torch.cuda.get_device_name()}", flush=True)
+def cases():
     for columns in (1, 37, 4096, 14336):
         rows = 3 if columns > 1000 else 7
-        attempt("norm", lambda: norm(columns, rows, x32=True, add=True))
-        attempt("norm", lambda: norm(columns, rows, layer=True, out32=True))
-        attempt("norm", lambda: norm(columns, rows, layer=True, add=True, y32=True, out32=True, quantise=True, block=True))
-        attempt("norm", lambda: norm(columns, rows, half=F16, x32=True, add=True, quantise=True, keep=True, alias=True))
-        attempt("quantise", lambda: quantise(columns, rows, BF16, columns % 2 == 0))
-        attempt("embedding", lambda: embedding(columns, rows, BF16, True, False))
-        attempt("gather", lambda: gather(columns, rows, columns % 2 == 0, True))
-    attempt("norm", lambda: norm(4096, 5))
-    attempt("norm", lambda: norm(5120, 2, x32=True, add=True, quantise=True, block=True, keep=True))
-    attempt("quantise", lambda: quantise(4096, 3, F16, False))
-    attempt("quantise", lambda: quantise(200, 3, BF16, True))
-    attempt("embedding", lambda: embedding(4096, 300, F16, False, False))
-    attempt("embedding", lambda: embedding(768, 9, BF16, True, True))
-    attempt("gather", lambda: gather(4096, 9, False, False))
-    attempt("gather", lambda: gather(128, 9, True, False))
+        yield partial(norm, columns, rows, x32=True, add=True)
+        yield partial(norm, columns, rows, layer=True, out32=True)
+        yield partial(norm, columns, rows, layer=True, add=True, y32=True, out32=True, quantise=True, block=True)
+        yield partial(norm, columns, rows, half=F16, x32=True, add=True, quantise=True, keep=True, alias=True)
+        yield partial(quantise, columns, rows, BF16, columns % 2 == 0)
+        yield partial(embedding, columns, rows, BF16, True, False)
+        yield partial(gather, columns, rows, columns % 2 == 0, True)
+    yield partial(norm, 4096, 5)
+    yield partial(norm, 5120, 2, x32=True, add=True, quantise=True, block=True, keep=True)
+    for columns, add in ((256, False), (4096, False), (4096, True), (14336, True)):
+        for block in (False, True):
+            yield partial(together, columns, block, add)
+    yield partial(norm, 4096, 5, x32=True, quantise=True)
+    yield partial(norm, 4096, 5, x32=True, add=True, quantise=True, block=True)
+    yield partial(norm, 8192, 3, half=F16, layer=True, quantise=True, block=True, keep=True)
+    yield partial(quantise, 4096, 3, F16, False)
+    yield partial(quantise, 4096, 70, BF16, True)
+    yield partial(quantise, 14336, 9, F16, True)
+    yield partial(quantise, 200, 3, BF16, True)
+    yield partial(embedding, 4096, 300, F16, False, False)
+    yield partial(embedding, 768, 9, BF16, True, True)
+    yield partial(gather, 4096, 9, False, False)
+    yield partial(gather, 128, 9, True, False)
     for activation in range(5):
-        attempt("elementwise", lambda: elementwise(4096, 3, activation % 3, activation, x32=True))
-    attempt("elementwise", lambda: elementwise(37, 3, 2, 1, x32=True, y32=True))
-    attempt("elementwise", lambda: elementwise(14336, 2, 2, 1, out32=False))
-    attempt("elementwise", lambda: elementwise(1, 5, 1, 0, y32=True, out32=False, half=F16))
-    attempt("angles", lambda: angles(128, 500))
-    attempt("angles", lambda: angles(6, 3))
-    attempt("rope", lambda: rope(32, 128, 128, 5, BF16, False))
-    attempt("rope", lambda: rope(8, 128, 64, 5, F16, True))
-    attempt("rope", lambda: rope(3, 37, 10, 4, BF16, True))
-    attempt("rope", lambda: rope(2, 80, 32, 4, BF16, False))
-    attempt("independent", independent)
+        yield partial(elementwise, 4096, 3, activation % 3, activation, x32=True)
+    yield partial(elementwise, 37, 3, 2, 1, x32=True, y32=True)
+    yield partial(elementwise, 14336, 2, 2, 1, out32=False)
+    yield partial(elementwise, 1, 5, 1, 0, y32=True, out32=False, half=F16)
+    yield partial(angles, 128, 500)
+    yield partial(angles, 6, 3)
+    yield partial(rope, 32, 128, 128, 5, BF16, False)
+    yield partial(rope, 8, 128, 64, 5, F16, True)
+    yield partial(rope, 3, 37, 10, 4, BF16, True)
+    yield partial(rope, 2, 80, 32, 4, BF16, False)
+    yield partial(independent)
+
+
+def run_part(part):
+    print(f"seed {seed}, {torch.cuda.get_device_name()}", flush=True)
+    for work in list(cases())[part::PARTS]:
+        attempt(work.func.__name__, work)
+
+
+def run_all():
+    """A process for each part, side by side, as most of the time goes into compiling; a fault in one leaves the others whole."""
+    run = lambda part: subprocess.run([sys.executable, __file__, "--part", str(part)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with ThreadPool(PARTS) as pool:
+        for done in pool.map(run, range(PARTS)):
+            print(done.stdout, end="", flush=True)
+            lines = done.stdout.splitlines()
+            wrong = sum(line.startswith("FAILED ") for line in lines)
+            yield sum(line.startswith("ok ") for line in lines), wrong or int(done.returncode != 0)
+
+
+if __name__ == "__main__":
+    if "--part" in sys.argv:
+        run_part(int(sys.argv[-1]))
+        sys.exit(failed > 0)
+    passed, failed = map(sum, zip(*run_all()))
     if "--time" in sys.argv:
         timings()
     print(f"{passed} passed, {failed} failed")
