@@ -90,7 +90,7 @@ pub struct ExecutorStats {
     /// Time spent in steps.
     #[serde(serialize_with = "seconds")]
     pub busy: Duration,
-    /// Bytes of weights (mapped or not), workspace, scratch and KV pools.
+    /// Bytes of weights (mapped or not), workspace, scratch and KV pools; on a GPU with kernels, graphs and page-locked memory.
     pub memory_bytes: u64,
 }
 

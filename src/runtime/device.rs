@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Forward, MemoryPlan, SampleFault, Session, StepOutput};
 use crate::backend::cpu::{CpuConfig, CpuDevice, Isa};
-use crate::backend::cuda::{CudaDevice, CudaProgram};
+use crate::backend::cuda::{CudaDevice, CudaProgram, StoredPolicy};
 use crate::backend::{Batch, Device};
-use crate::engine::{Engine, Limits, Plan, Target};
+use crate::engine::{Engine, Limits, Target};
 use crate::error::Result;
 use crate::runtime::check::check_batch;
 
@@ -19,6 +19,14 @@ pub struct DeviceOptions {
     pub isa: Option<String>,
     /// Index of the GPU.
     pub index: usize,
+    /// On a GPU: machine code that came with an engine does not run; kernels are compiled here.
+    pub refuse_stored_kernels: bool,
+}
+
+impl DeviceOptions {
+    fn stored_policy(&self) -> StoredPolicy {
+        if self.refuse_stored_kernels { StoredPolicy::Refuse } else { StoredPolicy::Use }
+    }
 }
 
 /// An open device.
@@ -35,21 +43,22 @@ impl OpenDevice {
     pub fn new(target: Target, options: &DeviceOptions) -> Result<Self> {
         Ok(match target {
             Target::Cpu => Self::Cpu(open_device(options.threads, options.isa.as_deref())?),
-            Target::Cuda => Self::Cuda(CudaDevice::open(options.index)?),
+            Target::Cuda => Self::Cuda(CudaDevice::open(options.index, options.stored_policy())?),
         })
     }
 
     /// Bytes of everything but the KV blocks.
     ///
     /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space.
-    pub fn fixed_bytes(&self, plan: &Plan, limits: &Limits) -> Result<usize> {
+    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for an engine's kernels.
+    pub fn fixed_bytes(&self, engine: &Engine, limits: &Limits) -> Result<usize> {
         match self {
             Self::Cpu(device) => {
+                let plan = engine.plan();
                 let memory = MemoryPlan::new(plan, &Limits { kv_blocks: 0, ..*limits })?;
                 Ok(memory.total().saturating_add(device.scratch_bytes(plan, limits)))
             }
-            Self::Cuda(device) => device.fixed_bytes(plan, limits),
+            Self::Cuda(device) => device.fixed_bytes(engine, limits),
         }
     }
 

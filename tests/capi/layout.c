@@ -99,6 +99,8 @@ int main(void) {
     FIELD(trtllm_executor_config, threads);
     FIELD(trtllm_executor_config, prefix_reuse);
     FIELD(trtllm_executor_config, device);
+    FIELD(trtllm_executor_config, refuse_stored_kernels);
+    FIELD(trtllm_executor_config, reserved);
     SIZE(trtllm_executor_stats);
     FIELD(trtllm_executor_stats, iterations);
     FIELD(trtllm_executor_stats, completed);

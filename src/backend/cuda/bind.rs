@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::blueprint::module_bytes;
 use super::call::{Arg, Call, Count, Grid, Shared};
 use super::driver::{Address, Argument, Driver, Function, Launch, MapElement, MapSpec, Module};
 use super::kernel::KernelSpec;
@@ -26,11 +27,13 @@ pub(super) struct Places {
 pub(super) struct Modules {
     driver: Arc<dyn Driver>,
     loaded: HashMap<KernelSpec, Module>,
+    /// Device memory of all of them, as far as it is known.
+    pub(super) bytes: usize,
 }
 
 impl Modules {
     pub(super) fn new(driver: &Arc<dyn Driver>) -> Self {
-        Self { driver: Arc::clone(driver), loaded: HashMap::new() }
+        Self { driver: Arc::clone(driver), loaded: HashMap::new(), bytes: 0 }
     }
 
     /// The function of a call; `cubin` gives the code of what is not loaded yet.
@@ -43,7 +46,9 @@ impl Modules {
             Some(module) => *module,
             None => {
                 let what = call.spec.describe(self.driver.info().arch);
-                let module = self.driver.load(&cubin(&call.spec)?, &what)?;
+                let cubin = cubin(&call.spec)?;
+                let module = self.driver.load(&cubin, &what)?;
+                self.bytes += module_bytes(cubin.len());
                 self.loaded.insert(call.spec.clone(), module);
                 module
             }

@@ -92,36 +92,40 @@ impl Compiler for RuntimeCompiler {
 }
 
 /// Whether machine code that came with an engine may run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum StoredPolicy {
+    #[default]
     Use,
     /// Only what is compiled here from the library's own sources runs.
     Refuse,
 }
 
 /// Gives cubins, from the cheapest place that has them.
-pub struct CubinStore<C = RuntimeCompiler> {
+pub struct CubinStore {
     stored: StoredCubins,
     policy: StoredPolicy,
     cache: Option<CubinCache>,
-    compiler: C,
+    compiler: Arc<dyn Compiler>,
 }
 
 impl CubinStore {
     /// A store of nothing but the user's cache and the compiler, as builders need it.
     #[must_use]
     pub fn compiling() -> Self {
-        Self::new(StoredCubins::default(), StoredPolicy::Refuse, CubinCache::of_user())
+        Self::new(StoredCubins::default(), StoredPolicy::Refuse, CubinCache::of_user(), Arc::new(RuntimeCompiler))
     }
 
     /// A store of an engine's cubins (none: [`StoredCubins::default`]), with a cache or without.
     #[must_use]
-    pub fn new(stored: StoredCubins, policy: StoredPolicy, cache: Option<CubinCache>) -> Self {
-        Self { stored, policy, cache, compiler: RuntimeCompiler }
+    pub fn new(
+        stored: StoredCubins,
+        policy: StoredPolicy,
+        cache: Option<CubinCache>,
+        compiler: Arc<dyn Compiler>,
+    ) -> Self {
+        Self { stored, policy, cache, compiler }
     }
-}
 
-impl<C: Compiler> CubinStore<C> {
     /// The cubin of a specification. Calls from several threads compile in parallel.
     ///
     /// # Errors
@@ -129,9 +133,7 @@ impl<C: Compiler> CubinStore<C> {
     /// the engine has. Else as [`nvrtc::compile`].
     pub fn get(&self, spec: &KernelSpec, arch: Arch) -> Result<Arc<[u8]>> {
         let key = CubinKey::new(spec, arch)?;
-        if self.policy == StoredPolicy::Use
-            && let Some(cubin) = self.stored.get(key)
-        {
+        if let Some(cubin) = self.stored(key) {
             return Ok(cubin);
         }
         let version = self.compiler.version().map_err(|error| self.without_compiler(error, spec, arch))?;
@@ -152,6 +154,21 @@ impl<C: Compiler> CubinStore<C> {
     /// As [`CubinStore::get`], the first one met; `ThreadFailed`.
     pub fn get_all(&self, specs: &[KernelSpec], arch: Arch, threads: usize) -> Result<Vec<Arc<[u8]>>> {
         nvrtc::in_parallel(specs, threads, |spec| self.get(spec, arch))
+    }
+
+    /// Bytes of a specification's cubin if it need not be compiled.
+    ///
+    /// # Errors
+    /// As [`CubinKey::new`].
+    pub fn stored_bytes(&self, spec: &KernelSpec, arch: Arch) -> Result<Option<usize>> {
+        Ok(self.stored(CubinKey::new(spec, arch)?).map(|cubin| cubin.len()))
+    }
+
+    fn stored(&self, key: CubinKey) -> Option<Arc<[u8]>> {
+        match self.policy {
+            StoredPolicy::Use => self.stored.get(key),
+            StoredPolicy::Refuse => None,
+        }
     }
 
     fn without_compiler(&self, error: Error, spec: &KernelSpec, arch: Arch) -> Error {
@@ -204,9 +221,10 @@ mod tests {
         stored: StoredCubins,
         policy: StoredPolicy,
         folder: &tempfile::TempDir,
-    ) -> CubinStore<Fake> {
-        let compiler = Fake { version, compiled: AtomicUsize::new(0) };
-        CubinStore { stored, policy, cache: Some(CubinCache::new(folder.path().join("cache"))), compiler }
+    ) -> (CubinStore, Arc<Fake>) {
+        let compiler = Arc::new(Fake { version, compiled: AtomicUsize::new(0) });
+        let cache = CubinCache::new(folder.path().join("cache"));
+        (CubinStore::new(stored, policy, Some(cache), compiler.clone()), compiler)
     }
 
     fn stored(arch: Arch) -> StoredCubins {
@@ -239,21 +257,23 @@ mod tests {
     #[test]
     fn stored_cubins_come_first_unless_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let uses = store(None, stored(ARCH), StoredPolicy::Use, &folder);
+        let (uses, _) = store(None, stored(ARCH), StoredPolicy::Use, &folder);
         assert_eq!(&*uses.get(&spec(), ARCH).unwrap(), b"stored");
-        let refuses = store(Some((13, 0)), stored(ARCH), StoredPolicy::Refuse, &folder);
+        assert_eq!(uses.stored_bytes(&spec(), ARCH), Ok(Some(6)));
+        let (refuses, compiler) = store(Some((13, 0)), stored(ARCH), StoredPolicy::Refuse, &folder);
         assert_eq!(&*refuses.get(&spec(), ARCH).unwrap(), spec().describe(ARCH).as_bytes());
-        assert_eq!(refuses.compiler.compiled.into_inner(), 1);
+        assert_eq!(compiler.compiled.load(Ordering::Relaxed), 1);
+        assert_eq!(refuses.stored_bytes(&spec(), ARCH), Ok(None));
     }
 
     #[test]
     fn what_was_compiled_once_comes_from_the_cache_of_that_compiler() {
         let folder = tempfile::tempdir().unwrap();
         let compiled = |version| {
-            let store = store(Some(version), StoredCubins::default(), StoredPolicy::Use, &folder);
+            let (store, compiler) = store(Some(version), StoredCubins::default(), StoredPolicy::Use, &folder);
             let cubin = store.get(&spec(), ARCH).unwrap();
             assert_eq!(&*cubin, spec().describe(ARCH).as_bytes());
-            store.compiler.compiled.into_inner()
+            compiler.compiled.load(Ordering::Relaxed)
         };
         assert_eq!([compiled((13, 0)), compiled((13, 0)), compiled((13, 1)), compiled((13, 1))], [1, 0, 1, 0]);
     }
@@ -261,7 +281,7 @@ mod tests {
     #[test]
     fn all_are_given_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(Some((13, 0)), StoredCubins::default(), StoredPolicy::Use, &folder);
+        let (store, _) = store(Some((13, 0)), StoredCubins::default(), StoredPolicy::Use, &folder);
         let specs: Vec<_> = (0..20).map(|n| spec().define("N", n)).collect();
         let cubins = store.get_all(&specs, ARCH, 4).unwrap();
         for (spec, cubin) in specs.iter().zip(&cubins) {
@@ -274,7 +294,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let wanted = Arch { major: 10, minor: 0 };
         for (policy, words) in [(StoredPolicy::Use, "has kernels for sm_90a"), (StoredPolicy::Refuse, "refused")] {
-            let error = store(None, stored(ARCH), policy, &folder).get(&spec(), wanted).unwrap_err();
+            let (store, _) = store(None, stored(ARCH), policy, &folder);
+            let error = store.get(&spec(), wanted).unwrap_err();
             assert_eq!(error.status(), Status::DeviceUnavailable);
             let text = error.to_string();
             assert!(text.contains("sm_100a") && text.contains("sm_90a") && text.contains(words), "{text}");

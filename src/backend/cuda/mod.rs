@@ -5,6 +5,7 @@
 
 mod attention;
 mod bind;
+mod blueprint;
 mod cache;
 mod call;
 mod choose;

@@ -32,6 +32,16 @@ pub enum Call {
     Launch,
     Wait,
     Synchronize,
+    /// Uploads, downloads and fills.
+    Copy,
+    Function,
+    TensorMap,
+    /// Beginnings and ends.
+    Capture,
+    /// New events.
+    Event,
+    Record,
+    FreeBytes,
 }
 
 /// What is alive.
@@ -74,6 +84,23 @@ impl FakeDriver {
         state.faults.insert((call, at));
     }
 
+    /// Lets the `nth` call of any kind from now fail alone: with its own error where it has one, else with `Internal`.
+    pub fn refuse_at(&self, nth: usize) {
+        let mut state = self.state.lock();
+        state.refuse_at = Some(state.all_calls + nth);
+    }
+
+    /// Lets the `nth` call of any kind from now find the device lost.
+    pub fn lose_at(&self, nth: usize) {
+        let mut state = self.state.lock();
+        state.lose_at = Some(state.all_calls + nth);
+    }
+
+    /// How many calls there were that can fail.
+    pub fn all_calls(&self) -> usize {
+        self.state.lock().all_calls
+    }
+
     /// How often this was called.
     pub fn calls(&self, call: Call) -> usize {
         self.state.lock().calls.get(&call).copied().unwrap_or(0)
@@ -102,6 +129,11 @@ impl FakeDriver {
     pub fn used_bytes(&self) -> usize {
         self.state.lock().used_bytes()
     }
+
+    /// Bytes of page-locked memory in use.
+    pub fn pinned_bytes(&self) -> usize {
+        self.state.lock().pinned.values().map(|block| block.layout.size()).sum()
+    }
 }
 
 impl Driver for FakeDriver {
@@ -110,17 +142,17 @@ impl Driver for FakeDriver {
     }
 
     fn free_bytes(&self) -> Result<usize> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::FreeBytes, "cuMemGetInfo")?;
         Ok(self.info.total_bytes - state.used_bytes())
     }
 
     fn allocate(&self, bytes: usize, what: &str) -> Result<Address> {
         let mut state = self.state.lock();
-        state.alive()?;
+        let fails = state.enter(Call::Allocate, "cuMemAlloc")?;
         state.not_capturing("cuMemAlloc")?;
         let free = self.info.total_bytes - state.used_bytes();
-        if state.fails(Call::Allocate) || bytes > free {
+        if fails || bytes > free {
             let why = format!("{bytes} bytes of device memory are needed, {free} bytes are free on {LABEL}");
             return Err(Error::OutOfMemory { what: what.into(), why });
         }
@@ -139,9 +171,9 @@ impl Driver for FakeDriver {
 
     fn allocate_pinned(&self, bytes: usize, what: &str) -> Result<*mut u8> {
         let mut state = self.state.lock();
-        state.alive()?;
+        let fails = state.enter(Call::AllocatePinned, "cuMemHostAlloc")?;
         state.not_capturing("cuMemHostAlloc")?;
-        if state.fails(Call::AllocatePinned) {
+        if fails {
             let why = format!("{bytes} bytes of page-locked host memory are needed, 0 bytes are free on {LABEL}");
             return Err(Error::OutOfMemory { what: what.into(), why });
         }
@@ -156,8 +188,8 @@ impl Driver for FakeDriver {
     }
 
     unsafe fn upload(&self, to: Address, from: *const u8, bytes: usize) -> Result<()> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::Copy, "cuMemcpyHtoDAsync")?;
         state.allocated(to, bytes)?;
         // SAFETY: the destination is allocated, the caller vouches for the source.
         unsafe { std::ptr::copy(from, to as *mut u8, bytes) };
@@ -165,8 +197,8 @@ impl Driver for FakeDriver {
     }
 
     unsafe fn download(&self, to: *mut u8, from: Address, bytes: usize) -> Result<()> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::Copy, "cuMemcpyDtoHAsync")?;
         state.allocated(from, bytes)?;
         // SAFETY: the source is allocated, the caller vouches for the destination.
         unsafe { std::ptr::copy(from as *const u8, to, bytes) };
@@ -174,8 +206,8 @@ impl Driver for FakeDriver {
     }
 
     unsafe fn fill(&self, to: Address, bytes: usize, byte: u8) -> Result<()> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::Copy, "cuMemsetD8Async")?;
         state.allocated(to, bytes)?;
         // SAFETY: the destination is allocated.
         unsafe { (to as *mut u8).write_bytes(byte, bytes) };
@@ -184,9 +216,9 @@ impl Driver for FakeDriver {
 
     fn load(&self, _cubin: &[u8], what: &str) -> Result<Module> {
         let mut state = self.state.lock();
-        state.alive()?;
+        let fails = state.enter(Call::Load, "cuModuleLoadData")?;
         state.not_capturing("cuModuleLoadData")?;
-        if state.fails(Call::Load) {
+        if fails {
             return Err(Error::Corrupt { what: what.into(), why: format!("CUDA_ERROR_INVALID_IMAGE on {LABEL}") });
         }
         let id = state.new_id();
@@ -202,7 +234,7 @@ impl Driver for FakeDriver {
 
     fn function(&self, module: Module, entry: &str, shared: u32) -> Result<Function> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.reach(Call::Function, "cuModuleGetFunction")?;
         if !state.modules.contains(&module.0) {
             return Err(Error::internal(entry, "its module was unloaded or never loaded"));
         }
@@ -225,8 +257,8 @@ impl Driver for FakeDriver {
     }
 
     fn tensor_map(&self, spec: &MapSpec) -> Result<TensorMap> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::TensorMap, "cuTensorMapEncodeTiled")?;
         state.allocated(spec.address, spec.rows.saturating_sub(1) * spec.row_bytes + 1)?;
         let aligned = spec.row_bytes.is_multiple_of(16) && spec.address.is_multiple_of(16);
         if !aligned || spec.box_rows > 256 || spec.box_columns > 256 {
@@ -239,7 +271,7 @@ impl Driver for FakeDriver {
 
     fn begin_capture(&self) -> Result<()> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.reach(Call::Capture, "cuStreamBeginCapture")?;
         state.not_capturing("cuStreamBeginCapture")?;
         state.capture = Some(Vec::new());
         Ok(())
@@ -248,7 +280,7 @@ impl Driver for FakeDriver {
     fn end_capture(&self) -> Result<Graph> {
         let mut state = self.state.lock();
         let recorded = state.capture.take();
-        state.alive()?;
+        state.reach(Call::Capture, "cuStreamEndCapture")?;
         let recorded = recorded.ok_or_else(|| Error::internal("cuStreamEndCapture", "nothing is captured"))?;
         let id = state.new_id();
         state.graphs.insert(id, recorded);
@@ -272,7 +304,7 @@ impl Driver for FakeDriver {
 
     fn event(&self, timed: bool) -> Result<Event> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.reach(Call::Event, "cuEventCreate")?;
         let id = state.new_id();
         state.events.insert(id, (timed, false));
         Ok(Event(id))
@@ -280,7 +312,7 @@ impl Driver for FakeDriver {
 
     fn record(&self, event: Event) -> Result<()> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.reach(Call::Record, "cuEventRecord")?;
         let (_, recorded) = state.events.get_mut(&event.0).ok_or_else(no_event)?;
         *recorded = true;
         Ok(())
