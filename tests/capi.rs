@@ -73,7 +73,7 @@ fn rust_layout() -> String {
         sampling::trtllm_sampling { struct_size, seed, temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, min_tokens, max_tokens, n, logprobs, ignore_eos }
         engine::trtllm_engine_config { struct_size, progress, user_data, load_mode, verify_weights }
         engine::trtllm_engine_info { architecture, eos_tokens, eos_token_count, weight_bytes, kv_bytes_per_token, bos_token, vocab_size, hidden_size, layers, max_positions, precision, target, kv_precision, head_precision }
-        builder::trtllm_build_config { struct_size, disabled_passes, disabled_pass_count, progress, user_data, seed, max_positions, precision, dummy_weights, target, kv_precision, head_precision, archs, invariant, reserved }
+        builder::trtllm_build_config { struct_size, disabled_passes, disabled_pass_count, progress, user_data, seed, max_positions, precision, dummy_weights, target, kv_precision, head_precision, archs, invariant, default_tactics }
         response::trtllm_token_logprob { token, logprob }
         response::trtllm_response_view { text, text_length, tokens, token_count, logprobs, top_logprobs, top_logprobs_per_token, context_logits, context_logits_count, generation_logits, generation_logits_count, error_message, request_id, sequence, finish_reason, status, last }
         response::trtllm_request_stats { prompt_tokens, cached_tokens, generated_tokens, preemptions, queued_ns, first_token_ns, total_ns }

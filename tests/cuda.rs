@@ -5,8 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{Random, engine_of, logits_of, tests_path};
-use trtllm::backend::cuda::RealDriver;
-use trtllm::builder::{BuildOptions, Source};
+use trtllm::backend::cuda::{CubinStore, RealDriver, Tactics, Timings, Tuner};
+use trtllm::builder::{BuildOptions, Source, plan};
 use trtllm::engine::{BLOCK_TOKENS, Engine, Limits, Precision, Target};
 use trtllm::runtime::{DeviceOptions, Forward, OpenDevice};
 
@@ -26,7 +26,12 @@ fn pair(source: &Source, options: &BuildOptions) -> [Arc<Engine>; 2] {
     [Target::Cuda, Target::Cpu].map(|target| {
         engine_of(
             source,
-            &BuildOptions { target, invariant: target == Target::Cuda && options.invariant, ..options.clone() },
+            &BuildOptions {
+                target,
+                invariant: target == Target::Cuda && options.invariant,
+                tune: false,
+                ..options.clone()
+            },
         )
     })
 }
@@ -91,7 +96,7 @@ fn the_tiny_model_in_every_cut() {
     let source = Source::Checkpoint(tests_path("models/tiny"));
     for precision in [Precision::Bf16, Precision::F16, Precision::Fp8] {
         let cpu = if precision == Precision::Fp8 { Precision::Bf16 } else { precision };
-        let options = |precision| BuildOptions { precision: Some(precision), ..BuildOptions::default() };
+        let options = |precision| BuildOptions { precision: Some(precision), tune: false, ..BuildOptions::default() };
         let engines = [
             engine_of(&source, &BuildOptions { target: Target::Cuda, ..options(precision) }),
             engine_of(&source, &options(if cpu == Precision::F16 { Precision::F32 } else { cpu })),
@@ -151,6 +156,10 @@ fn other_shapes() {
     }
 }
 
+const LONG_CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1536,
+        "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
+        "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "torch_dtype": "bfloat16"}"#;
+
 #[test]
 fn long_chunks() {
     if !gpu() {
@@ -158,10 +167,7 @@ fn long_chunks() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("config.json");
-    let config = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 2048, "hidden_size": 512, "intermediate_size": 1536,
-        "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
-        "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "torch_dtype": "bfloat16"}"#;
-    std::fs::write(&path, config).expect("the folder takes it");
+    std::fs::write(&path, LONG_CONFIG).expect("the folder takes it");
     let source = Source::Dummy { config: path, seed: 5 };
     for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
         let options = |target, precision| BuildOptions {
@@ -169,6 +175,7 @@ fn long_chunks() {
             precision: Some(precision),
             kv_precision: (precision == Precision::Fp8).then_some(Precision::Fp8),
             head_precision: (precision == Precision::Fp8).then_some(Precision::Fp8),
+            tune: false,
             ..BuildOptions::default()
         };
         let engines = [
@@ -193,7 +200,13 @@ fn only_the_invariant_mode_gives_equal_bits() {
     for (invariant, precision) in [(true, Precision::Bf16), (true, Precision::Fp8), (false, Precision::Bf16)] {
         let engine = engine_of(
             &source,
-            &BuildOptions { target: Target::Cuda, precision: Some(precision), invariant, ..BuildOptions::default() },
+            &BuildOptions {
+                target: Target::Cuda,
+                precision: Some(precision),
+                invariant,
+                tune: false,
+                ..BuildOptions::default()
+            },
         );
         let groups = engine.plan().kv_groups.len();
         let tokens = some_tokens(200, engine.plan().model.vocab_size, 3);
@@ -204,5 +217,42 @@ fn only_the_invariant_mode_gives_equal_bits() {
         let whole = bits(&[]);
         let equal = [vec![1; 200], vec![1, 16, 17, 64], vec![150, 1, 1]].iter().all(|pieces| bits(pieces) == whole);
         assert_eq!(equal, invariant, "{precision:?}, invariant {invariant}");
+    }
+}
+
+/// Tuned engines compute what others do. The second build measures nothing.
+#[test]
+fn tuning_changes_no_result() {
+    let Ok(driver) = RealDriver::open(0).inspect_err(|error| println!("skipped: {error}")) else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, LONG_CONFIG).expect("the folder takes it");
+    let source = Source::Dummy { config: path, seed: 5 };
+    let cubins = CubinStore::compiling();
+    for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
+        let options = |target| BuildOptions { target, precision: Some(precision), ..BuildOptions::default() };
+        let plan = plan(&source, &options(Target::Cuda)).expect("the plan is made");
+        let mut timings = Timings::open(folder.path().join("timings.json"));
+        let mut tune = || {
+            let mut tuner = Tuner { driver: &driver, cubins: &cubins, timings: &mut timings, threads: 8 };
+            let mut tactics = Tactics::default();
+            let summary = tuner.tune(&plan, &mut tactics, &mut |_| Ok(())).expect("the tuner runs");
+            (summary, tactics)
+        };
+        let (first, found) = tune();
+        println!("{precision:?}: {first:?}");
+        assert!(first.measured > 100 && first.refused == 0 && !found.is_empty(), "{first:?}");
+        let (second, again) = tune();
+        assert_eq!((second.measured, second.remembered, again), (0, first.measured + first.remembered, found));
+
+        let engines = [
+            engine_of(&source, &options(Target::Cuda)),
+            engine_of(&source, &BuildOptions { precision: Some(Precision::Bf16), ..options(Target::Cpu) }),
+        ];
+        assert!(engines[0].tactics().is_some());
+        let tokens = some_tokens(1500, 2048, 13);
+        for pieces in [vec![], vec![1, 5, 12, 20, 50, 100, 200, 400], vec![1400, 16, 8, 4, 2, 1]] {
+            compare(&format!("tuned {precision:?}"), &engines, &tokens, &cut(1500, &pieces), tolerance);
+        }
     }
 }

@@ -49,7 +49,7 @@ const NOUNS: &[Noun] = &[
             "NULL /* disabled_passes */, 0 /* disabled_pass_count */, NULL /* progress */, NULL /* user_data */, \
              0 /* seed */, 0 /* max_positions */, TRTLLM_PRECISION_AUTO, 0 /* dummy_weights */, \
              TRTLLM_TARGET_CPU, TRTLLM_PRECISION_AUTO /* kv_precision */, TRTLLM_PRECISION_AUTO /* head_precision */, \
-             NULL /* archs */, 0 /* invariant */, 0 /* reserved */",
+             NULL /* archs */, 0 /* invariant */, 0 /* default_tactics */",
         )],
     },
     Noun { name: "network", uses: &["status"], also: &[], initial: &[] },

@@ -9,9 +9,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use common::tests_path;
-use trtllm::backend::cuda::{
-    Arch, CubinStore, CudaTarget, KernelSpec, nvrtc_version, specialisations, specialisations_within,
-};
+use trtllm::backend::cuda::{Arch, CubinStore, CudaTarget, KernelSpec, Selector, Tactics, nvrtc_version};
 use trtllm::builder::{BuildOptions, Source, plan};
 use trtllm::engine::{Limits, Plan, Precision, Target};
 
@@ -52,7 +50,10 @@ fn plans() -> Vec<Plan> {
 }
 
 fn specs(target: &CudaTarget) -> BTreeSet<KernelSpec> {
-    let of = |plan: &Plan| specialisations(plan, &CudaTarget { invariant: plan.invariant, ..*target });
+    let of = |plan: &Plan| {
+        let target = CudaTarget { invariant: plan.invariant, ..*target };
+        Selector { plan, target: &target, tactics: &Tactics::default() }.specialisations()
+    };
     plans().iter().flat_map(of).collect()
 }
 
@@ -63,11 +64,14 @@ fn sessions_of_any_size_find_their_kernels_in_the_engine() {
     for plan in plans() {
         for number in ARCHS {
             let typical = CudaTarget::typical(arch(number), plan.invariant);
-            let stored = specialisations(&plan, &typical);
+            let tactics = Tactics::default();
+            let stored = Selector { plan: &plan, target: &typical, tactics: &tactics }.specialisations();
             for present in [typical.present, 114, 7] {
                 for (tokens, rows) in [(1, 1), (3, 3), (20, 9), (300, 300), (512, 16), (777, 64), (8192, 512)] {
                     let limits = Limits { tokens, logit_rows: rows, rows, kv_blocks: 64 };
-                    let needed = specialisations_within(&plan, &CudaTarget { present, ..typical }, &limits);
+                    let target = CudaTarget { present, ..typical };
+                    let selector = Selector { plan: &plan, target: &target, tactics: &tactics };
+                    let needed = selector.specialisations_within(&limits);
                     let missing =
                         needed.difference(&stored).map(|spec| spec.describe(typical.arch)).collect::<Vec<_>>();
                     assert!(missing.is_empty(), "{tokens} tokens, {rows} rows, {present} multiprocessors: {missing:?}");

@@ -42,6 +42,7 @@ void EngineSource::build(const Options &options) {
     config.head_precision = options.head_precision;
     config.archs = options.archs.empty() ? nullptr : options.archs.c_str();
     config.invariant = options.invariant;
+    config.default_tactics = options.default_tactics;
     config.seed = options.seed;
     config.dummy_weights = options.source == Options::Source::dummy;
     path_ = options.out.empty() ? temporary_path() : options.out;

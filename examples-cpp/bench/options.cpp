@@ -120,6 +120,8 @@ Options Options::parse(int argc, char **argv) {
             options.json = true;
         } else if (name == "--invariant") {
             options.invariant = true;
+        } else if (name == "--default-tactics") {
+            options.default_tactics = true;
         } else if (name == "--keep") {
             options.keep = true;
         } else {
@@ -152,12 +154,11 @@ const char *Options::usage() {
            "                                 of the cache and the last layer; likewise\n"
            "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
            "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
+           "    --default-tactics            kernels by rule, not by measurement on the GPU here\n"
            "    --out FILE                   where to build; default a temporary file\n"
            "    --keep                       leave what was built at --out\n"
            "  executor\n"
            "    --threads N                  default 0: as the library chooses\n"
-           "    --archs LIST                 kernels of a CUDA engine, e.g. 80;90a; default: the GPU here\n"
-           "    --invariant                  a request's bits depend on nothing but itself, on a GPU too\n"
            "    --isa NAME                   default: the best of this machine\n"
            "    --batch N                    sequences at once; default the highest concurrency\n"
            "    --batch-tokens N             tokens in one step; default 512\n"

@@ -25,6 +25,7 @@ struct Options {
     trtllm_precision head_precision = TRTLLM_PRECISION_AUTO;
     std::string archs;
     bool invariant = false;
+    bool default_tactics = false;
     std::string isa;
     std::uint32_t threads = 0;
     std::uint32_t batch = 0;

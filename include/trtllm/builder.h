@@ -57,8 +57,12 @@ typedef struct {
      * some cost in speed. Default 0.
      */
     int32_t invariant;
-    /** Must be 0. */
-    int32_t reserved;
+    /**
+     * 1: kernels are chosen by rule, 0: by measurement where the first GPU here is one of those that the engine is for. A
+     * measuring build takes some tens of seconds longer the first time; timings are kept in the folder that the variable
+     * TRTLLM_CACHE names, else in ~/.cache/trtllm. Default 0.
+     */
+    int32_t default_tactics;
 } trtllm_build_config;
 
 /** The defaults: `trtllm_build_config config = TRTLLM_BUILD_CONFIG_INIT;` */
@@ -78,7 +82,7 @@ typedef struct {
         TRTLLM_PRECISION_AUTO /* head_precision */, \
         NULL /* archs */, \
         0 /* invariant */, \
-        0 /* reserved */ \
+        0 /* default_tactics */ \
     }
 
 #ifdef __cplusplus

@@ -42,6 +42,8 @@ pub struct BuildOptions {
     pub invariant: bool,
     /// Archs whose kernels go into a CUDA engine; none: that of the first device, or sm_90a without one.
     pub archs: Vec<Arch>,
+    /// On CUDA: measure which kernels are the fastest where the first device is of one of these archs.
+    pub tune: bool,
     /// Names of passes that shall not run.
     pub disabled_passes: Vec<String>,
     /// Most tokens of a request; `None` is what the model was made for, which is also the limit.
@@ -57,6 +59,7 @@ impl Default for BuildOptions {
             head_precision: None,
             invariant: false,
             archs: Vec::new(),
+            tune: true,
             disabled_passes: Vec::new(),
             max_positions: None,
         }
@@ -80,7 +83,7 @@ impl fmt::Display for Phase {
             Phase::Read => "reading the checkpoint",
             Phase::Network => "building the network",
             Phase::Passes => "optimising",
-            Phase::Kernels => "compiling kernels",
+            Phase::Kernels => "tuning and compiling kernels",
             Phase::Weights => "packing weights",
             Phase::Write => "writing the engine",
         })
@@ -122,7 +125,9 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
         Target::Cpu => None,
         Target::Cuda => {
             report(Phase::Kernels, 0.0)?;
-            let kernels = kernels::compile(&lowered.plan, &options.archs)?;
+            let kernels = kernels::compile(&lowered.plan, &options.archs, options.tune, &mut |fraction| {
+                report(Phase::Kernels, fraction)
+            })?;
             report(Phase::Kernels, 1.0)?;
             Some(kernels)
         }
@@ -131,7 +136,10 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
 
     report(Phase::Write, 0.0)?;
     lowered.plan.validate().map_err(|error| Error::internal("builder", error.to_string()))?;
-    let kernels = kernels.iter().map(|bytes| (SectionKind::Kernels, bytes.as_slice()));
+    let kernels = kernels.iter().flat_map(|kernels| {
+        let tactics = kernels.tactics.as_ref().map(|tactics| (SectionKind::Tactics, tactics.as_slice()));
+        [Some((SectionKind::Kernels, kernels.cubins.as_slice())), tactics].into_iter().flatten()
+    });
     writer.finish(&lowered.plan, &input.texts().into_iter().chain(kernels).collect::<Vec<_>>())?;
     // The file is there: a wish to cancel comes too late.
     let _ = report(Phase::Write, 1.0);

@@ -1,4 +1,5 @@
 mod precision;
+mod tuner;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

@@ -50,8 +50,10 @@ pub struct trtllm_build_config {
     /// 1: on a GPU too, the bits of a request's tokens and logits depend on nothing but itself (a CPU always keeps that), at
     /// some cost in speed. Default 0.
     pub invariant: i32,
-    /// Must be 0.
-    pub reserved: i32,
+    /// 1: kernels are chosen by rule, 0: by measurement where the first GPU here is one of those that the engine is for. A
+    /// measuring build takes some tens of seconds longer the first time; timings are kept in the folder that the variable
+    /// TRTLLM_CACHE names, else in ~/.cache/trtllm. Default 0.
+    pub default_tactics: i32,
 }
 
 // SAFETY: six words, a u64 and eight half words; every bit pattern is valid.
@@ -80,7 +82,7 @@ impl Default for trtllm_build_config {
             head_precision: trtllm_precision::Auto as i32,
             archs: ptr::null(),
             invariant: 0,
-            reserved: 0,
+            default_tactics: 0,
         }
     }
 }
@@ -99,9 +101,6 @@ impl trtllm_build_config {
     /// # Safety
     /// `disabled_passes` is valid for its count, and its elements are strings; `archs` is NULL or a string.
     unsafe fn options(&self) -> Result<BuildOptions> {
-        if self.reserved != 0 {
-            return Err(Error::argument("config.reserved", "is not 0"));
-        }
         Ok(BuildOptions {
             target: match self.target {
                 0 | 1 => Target::Cpu,
@@ -112,6 +111,7 @@ impl trtllm_build_config {
             kv_precision: precision(self.kv_precision, "config.kv_precision")?,
             head_precision: precision(self.head_precision, "config.head_precision")?,
             invariant: flag(self.invariant, "config.invariant")?,
+            tune: !flag(self.default_tactics, "config.default_tactics")?,
             // SAFETY: as the caller promises.
             archs: unsafe { archs(self.archs) }?,
             // SAFETY: as the caller promises.

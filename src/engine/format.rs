@@ -38,11 +38,13 @@ pub enum SectionKind {
     ChatTemplate,
     /// Compiled kernels of a CUDA engine.
     Kernels,
+    /// How a CUDA engine's layers are computed, where that was measured.
+    Tactics,
 }
 
 impl SectionKind {
     /// Every kind, by its code minus one.
-    pub const ALL: [SectionKind; 8] = [
+    pub const ALL: [SectionKind; 9] = [
         SectionKind::Weights,
         SectionKind::Plan,
         SectionKind::Config,
@@ -51,6 +53,7 @@ impl SectionKind {
         SectionKind::TokenizerConfig,
         SectionKind::ChatTemplate,
         SectionKind::Kernels,
+        SectionKind::Tactics,
     ];
 
     /// The name as printed by `inspect`.
@@ -65,6 +68,7 @@ impl SectionKind {
             SectionKind::TokenizerConfig => "tokenizer_config",
             SectionKind::ChatTemplate => "chat_template",
             SectionKind::Kernels => "kernels",
+            SectionKind::Tactics => "tactics",
         }
     }
 
@@ -94,7 +98,8 @@ impl SectionKind {
             SectionKind::Config
             | SectionKind::GenerationConfig
             | SectionKind::TokenizerConfig
-            | SectionKind::ChatTemplate => Some(4 << 20),
+            | SectionKind::ChatTemplate
+            | SectionKind::Tactics => Some(4 << 20),
         }
     }
 

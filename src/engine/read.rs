@@ -106,6 +106,12 @@ impl Engine {
         self.text(SectionKind::Kernels)
     }
 
+    /// Tactics of a CUDA engine that was tuned.
+    #[must_use]
+    pub fn tactics(&self) -> Option<&[u8]> {
+        self.text(SectionKind::Tactics)
+    }
+
     /// `generation_config.json`.
     #[must_use]
     pub fn generation_config(&self) -> Option<&[u8]> {

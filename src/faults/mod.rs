@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::backend::cuda::fake::FakeDriver;
 use crate::backend::cuda::{
-    Arch, Compiler, CudaDevice, CudaTarget, KernelSpec, StoredPolicy, pack_cubins, specialisations,
+    Arch, Compiler, CudaDevice, CudaTarget, KernelSpec, Selector, StoredPolicy, Tactics, pack_cubins,
 };
 use crate::builder::{self, BuildOptions, Source};
 use crate::engine::{Engine, EngineWriter, LoadMode, Plan, Precision, SectionKind, Target};
@@ -46,7 +46,8 @@ fn write(mut plan: Plan, path: &Path) -> Result<()> {
         let placement = writer.end_weight()?;
         (weight.offset, weight.checksum) = (placement.offset, placement.checksum);
     }
-    let specs = specialisations(&plan, &CudaTarget::typical(ARCH, plan.invariant));
+    let target = CudaTarget::typical(ARCH, plan.invariant);
+    let specs = Selector { plan: &plan, target: &target, tactics: &Tactics::default() }.specialisations();
     let cubins = specs.into_iter().map(|spec| {
         let code = spec.describe(ARCH).into_bytes();
         (spec, ARCH, code.into())

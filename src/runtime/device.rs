@@ -50,7 +50,7 @@ impl OpenDevice {
     /// Bytes of everything but the KV blocks.
     ///
     /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for an engine's kernels.
+    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for what the engine holds for the device.
     pub fn fixed_bytes(&self, engine: &Engine, limits: &Limits) -> Result<usize> {
         match self {
             Self::Cpu(device) => {

@@ -36,9 +36,9 @@ static void misuse(const char *checkpoint) {
     config.dummy_weights = 2;
     FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.dummy_weights`: is 2");
     config.dummy_weights = 0;
-    config.reserved = 1;
-    FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.reserved`");
-    config.reserved = 0;
+    config.default_tactics = 2;
+    FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.default_tactics`");
+    config.default_tactics = 0;
     config.target = 3;
     FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`config.target`: 3");
     config.target = TRTLLM_TARGET_CUDA;

@@ -138,7 +138,9 @@ impl Attend<'_> {
             .spec("attention/decode.cu", "decode", spec, attention.rope)
             .define("SPLITS", splits)
             .define("THREADS", threads)
-            .define_if(clustered, "CLUSTER", "");
+            .define_if(clustered, "CLUSTER", "")
+            // Steps begin with an ordinary launch, and what was cached comes from earlier steps.
+            .define_if(self.target.arch.is_hopper_or_later(), "EARLY", "");
         let grid = Grid::Z { x: splits as u32, y: parts as u32 };
         let mut call = Call::new(kernel, threads, grid, Count::DecodeRows, args).split(partial, tokens * parts);
         call.cluster = if clustered { splits as u32 } else { 1 };

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::blueprint::module_bytes;
-use super::call::{Arg, Call, Count, Grid, Shared};
-use super::driver::{Address, Argument, Driver, Function, Launch, MapElement, MapSpec, Module};
+use super::blueprint::{PRODUCTS_BYTES, module_bytes};
+use super::call::{Arg, Call, Code, Count, Grid, Shared};
+use super::driver::{Address, Argument, Driver, Function, Launch, MapElement, MapSpec, Matmul, Module};
 use super::kernel::KernelSpec;
+use super::matmul::{MatmulOperands, MatmulSpec};
 use super::step::{Counts, Layout};
 use super::work::Operand;
 use crate::engine::{Limits, Plan, Rows};
@@ -23,53 +24,91 @@ pub(super) struct Places {
     pub(super) shared: HashMap<Shared, Address>,
 }
 
-/// Loaded modules, one for each specification.
+/// What a call's code became.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Loaded {
+    Kernel(Function),
+    Product(Matmul),
+}
+
+/// Loaded code: a module for each specification, a prepared product for each shape.
 pub(super) struct Modules {
     driver: Arc<dyn Driver>,
-    loaded: HashMap<KernelSpec, Module>,
-    /// Device memory of all of them, as far as it is known.
-    pub(super) bytes: usize,
+    modules: HashMap<KernelSpec, Module>,
+    products: HashMap<MatmulSpec, Matmul>,
+    module_bytes: usize,
 }
 
 impl Modules {
     pub(super) fn new(driver: &Arc<dyn Driver>) -> Self {
-        Self { driver: Arc::clone(driver), loaded: HashMap::new(), bytes: 0 }
+        Self { driver: Arc::clone(driver), modules: HashMap::new(), products: HashMap::new(), module_bytes: 0 }
     }
 
-    /// The function of a call; `cubin` gives the code of what is not loaded yet.
-    pub(super) fn function(
+    /// Device memory of all of it, as far as it is known.
+    pub(super) fn bytes(&self) -> usize {
+        self.module_bytes + if self.products.is_empty() { 0 } else { PRODUCTS_BYTES }
+    }
+
+    /// The code of a call; `cubin` gives that of kernels which are not loaded yet.
+    pub(super) fn load(
         &mut self,
         call: &Call,
         cubin: &mut dyn FnMut(&KernelSpec) -> Result<Arc<[u8]>>,
-    ) -> Result<Function> {
-        let module = match self.loaded.get(&call.spec) {
-            Some(module) => *module,
-            None => {
-                let what = call.spec.describe(self.driver.info().arch);
-                let cubin = cubin(&call.spec)?;
-                let module = self.driver.load(&cubin, &what)?;
-                self.bytes += module_bytes(cubin.len());
-                self.loaded.insert(call.spec.clone(), module);
-                module
+    ) -> Result<Loaded> {
+        match &call.code {
+            Code::Kernel(spec) => {
+                let module = match self.modules.get(spec) {
+                    Some(module) => *module,
+                    None => {
+                        let cubin = cubin(spec)?;
+                        let module = self.driver.load(&cubin, &spec.describe(self.driver.info().arch))?;
+                        self.module_bytes += module_bytes(cubin.len());
+                        self.modules.insert(spec.clone(), module);
+                        module
+                    }
+                };
+                self.driver.function(module, spec.entry, call.shared).map(Loaded::Kernel)
             }
-        };
-        self.driver.function(module, call.spec.entry, call.shared)
+            Code::Product(spec) => {
+                let product = match self.products.get(spec) {
+                    Some(product) => *product,
+                    None => {
+                        let product = self.driver.matmul(spec)?;
+                        self.products.insert(*spec, product);
+                        product
+                    }
+                };
+                Ok(Loaded::Product(product))
+            }
+        }
     }
 }
 
 impl Drop for Modules {
     fn drop(&mut self) {
-        self.loaded.values().for_each(|module| self.driver.unload(*module));
+        self.modules.values().for_each(|module| self.driver.unload(*module));
+        self.products.values().for_each(|product| self.driver.release_matmul(*product));
     }
 }
 
-/// A launch whose row count is still open.
+/// What is enqueued.
+enum Action {
+    /// Its grid and the arguments that are row counts are still open.
+    Kernel {
+        launch: Launch,
+        grid: Grid,
+        open: Vec<(usize, Count)>,
+    },
+    Product {
+        product: Matmul,
+        operands: MatmulOperands,
+    },
+}
+
+/// A call with addresses, whose row count is still open.
 pub(super) struct Bound {
-    pub(super) launch: Launch,
-    grid: Grid,
+    action: Action,
     count: Count,
-    /// Arguments that are row counts.
-    open: Vec<(usize, Count)>,
     only_with_tiles: bool,
 }
 
@@ -79,18 +118,30 @@ impl Bound {
         counts.of(self.count)
     }
 
-    /// The launch for a step; `None` when it has no rows.
-    pub(super) fn of(&mut self, counts: &Counts, dependent: bool) -> Option<&Launch> {
+    /// Enqueues the call for a step; false when there is nothing to do. With `dependent`, a kernel may begin before what is
+    /// ahead of it has ended.
+    ///
+    /// # Safety
+    /// The counts are within the limits that the call was bound for.
+    pub(super) unsafe fn enqueue(&mut self, driver: &dyn Driver, counts: &Counts, dependent: bool) -> Result<bool> {
         let rows = counts.of(self.count);
         if rows == 0 || (self.only_with_tiles && counts.tiles == 0) {
-            return None;
+            return Ok(false);
         }
-        for (index, count) in &self.open {
-            self.launch.arguments[*index] = Argument::U32(counts.of(*count));
+        match &mut self.action {
+            Action::Kernel { launch, grid, open } => {
+                for (index, count) in open {
+                    launch.arguments[*index] = Argument::U32(counts.of(*count));
+                }
+                launch.grid = grid.of(rows);
+                launch.dependent = dependent;
+                // SAFETY: the binder gave each argument what its kernel expects, sized for the limits.
+                unsafe { driver.launch(launch)? };
+            }
+            // SAFETY: as above.
+            Action::Product { product, operands } => unsafe { driver.launch_matmul(*product, operands, rows)? },
         }
-        self.launch.grid = self.grid.of(rows);
-        self.launch.dependent = dependent;
-        Some(&self.launch)
+        Ok(true)
     }
 }
 
@@ -105,28 +156,21 @@ pub(super) struct Binder<'a> {
 }
 
 impl Binder<'_> {
-    pub(super) fn bind(&self, call: &Call, function: Function) -> Result<Bound> {
+    pub(super) fn bind(&self, call: &Call, loaded: Loaded) -> Result<Bound> {
         let arguments = call.args.iter().map(|arg| self.argument(arg)).collect::<Result<Vec<_>>>()?;
-        let open = call.args.iter().enumerate().filter_map(|(index, arg)| match arg {
-            Arg::Count(count) => Some((index, *count)),
-            _ => None,
-        });
-        let launch = Launch {
-            function,
-            grid: [1; 3],
-            block: call.block,
-            shared: call.shared,
-            cluster: call.cluster,
-            dependent: false,
-            arguments,
+        let action = match loaded {
+            Loaded::Kernel(function) => {
+                let open = call.args.iter().enumerate().filter_map(|(index, arg)| match arg {
+                    Arg::Count(count) => Some((index, *count)),
+                    _ => None,
+                });
+                let Call { grid, block, shared, cluster, .. } = *call;
+                let launch = Launch { function, grid: [1; 3], block, shared, cluster, dependent: false, arguments };
+                Action::Kernel { launch, grid, open: open.collect() }
+            }
+            Loaded::Product(product) => Action::Product { product, operands: operands(&arguments)? },
         };
-        Ok(Bound {
-            launch,
-            grid: call.grid,
-            count: call.count,
-            open: open.collect(),
-            only_with_tiles: call.only_with_tiles,
-        })
+        Ok(Bound { action, count: call.count, only_with_tiles: call.only_with_tiles })
     }
 
     /// Where an operand's first element lies.
@@ -185,6 +229,16 @@ impl Binder<'_> {
         let spec = &self.plan.weights[weight];
         let scale = spec.scale.as_ref().map(|scale| scale.weight);
         scale.ok_or_else(|| Error::internal(format!("weight `{}`", spec.name), "it has no scales"))
+    }
+}
+
+fn operands(arguments: &[Argument]) -> Result<MatmulOperands> {
+    use Argument::Address as At;
+    match *arguments {
+        [At(x), At(weight), At(out), At(residual), At(x_scale), At(weight_scale), At(bias), At(workspace)] => {
+            Ok(MatmulOperands { x, weight, out, residual, x_scale, weight_scale, bias, workspace })
+        }
+        _ => Err(Error::internal("matrix product", "its arguments are not those of one")),
     }
 }
 

@@ -1,18 +1,20 @@
 //! A plan as it will be loaded, before anything is: its classes, where everything goes, and what it all takes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::attention::{tile_tokens, tiles_only};
-use super::call::{Call, Count, Shared};
-use super::choose::{Class, classes};
-use super::cubins::CubinStore;
+use super::call::{Call, Code, Count, Shared};
+use super::choose::{Class, Selector};
+use super::cubins::{Compiler, CubinStore};
 use super::driver::Arch;
 use super::flight::Flight;
 use super::program::Sizes;
 use super::sample;
 use super::step::Layout;
+use super::tactics::Tactics;
 use super::target::CudaTarget;
-use crate::engine::{BLOCK_TOKENS, Engine, Limits, Plan};
+use crate::engine::{BLOCK_TOKENS, Limits, Plan};
 use crate::error::Result;
 
 /// Steps that may be under way.
@@ -27,6 +29,9 @@ const MODULE_BYTES: usize = 64 << 10;
 /// Code of a kernel that is still to be compiled: more than any of this library's sources gives.
 const UNKNOWN_CUBIN_BYTES: usize = 256 << 10;
 
+/// What cuBLASLt keeps on a device beside the workspace that it is given: its state and the kernels that it loads.
+pub(super) const PRODUCTS_BYTES: usize = 64 << 20;
+
 /// Everything that is decided about a plan before it is loaded.
 pub(super) struct Blueprint {
     pub(super) limits: Limits,
@@ -37,16 +42,21 @@ pub(super) struct Blueprint {
     pub(super) sampling: [(Shared, usize); 5],
     /// Row counts that get a decode graph.
     pub(super) buckets: Vec<usize>,
-    pub(super) cubins: CubinStore,
+    pub(super) cubins: CubinStore<Arc<dyn Compiler>>,
     pub(super) arch: Arch,
 }
 
 impl Blueprint {
     /// # Errors
     /// `RequestTooLarge` when a size does not fit the address space.
-    pub(super) fn new(engine: &Engine, limits: Limits, target: &CudaTarget, cubins: CubinStore) -> Result<Self> {
-        let plan = engine.plan();
-        let classes = classes(plan, &limits, target);
+    pub(super) fn new(
+        plan: &Plan,
+        limits: Limits,
+        target: &CudaTarget,
+        tactics: &Tactics,
+        cubins: CubinStore<Arc<dyn Compiler>>,
+    ) -> Result<Self> {
+        let classes = Selector { plan, target, tactics }.classes(&limits);
         Ok(Self {
             limits,
             layout: layout(plan, &limits),
@@ -65,7 +75,7 @@ impl Blueprint {
     /// As [`CubinStore::stored_bytes`].
     pub(super) fn device_bytes(&self) -> Result<usize> {
         let sampling: usize = self.sampling.iter().map(|(_, bytes)| bytes).sum();
-        let driver = self.module_bytes()?.saturating_add(self.graph_bytes());
+        let driver = self.code_bytes()?.saturating_add(self.graph_bytes());
         Ok(self.sizes.total().saturating_add(sampling + self.layout.bytes).saturating_add(driver))
     }
 
@@ -74,12 +84,15 @@ impl Blueprint {
         DEPTH * Flight::bytes_for(self.layout.bytes, self.limits.logit_rows)
     }
 
-    fn module_bytes(&self) -> Result<usize> {
-        let calls = self.classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
-        let calls = calls.chain(self.classes.iter().flat_map(|class| &class.sampling));
-        let specs: BTreeSet<_> = calls.map(|call| &call.spec).collect();
+    /// Of modules, and of the vendor's library where it is used.
+    fn code_bytes(&self) -> Result<usize> {
+        let works = self.classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
+        let calls = || works.clone().chain(self.classes.iter().flat_map(|class| &class.sampling));
+        let specs: BTreeSet<_> = calls().filter_map(Call::spec).collect();
         let bytes = |spec| Ok(self.cubins.stored_bytes(spec, self.arch)?.unwrap_or(UNKNOWN_CUBIN_BYTES));
-        specs.into_iter().map(|spec| bytes(spec).map(module_bytes)).sum()
+        let modules: usize = specs.into_iter().map(|spec| bytes(spec).map(module_bytes)).sum::<Result<_>>()?;
+        let products = calls().any(|call| matches!(call.code, Code::Product(_)));
+        Ok(modules + if products { PRODUCTS_BYTES } else { 0 })
     }
 
     fn graph_bytes(&self) -> usize {

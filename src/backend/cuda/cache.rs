@@ -1,7 +1,6 @@
 //! Compiled kernels on disk, from one process to the next. A cache that cannot be used is none; a damaged file is as
 //! good as absent.
 
-use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,17 +50,11 @@ impl CubinCache {
         Some(bytes)
     }
 
-    /// Keeps a cubin. Readers find all of it or nothing. Failing to is no error: it is compiled again then.
+    /// Keeps a cubin. Failing to is no error: it is compiled again then.
     pub(super) fn put(&self, key: CubinKey, cubin: &[u8]) {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.folder.join(format!(".{key}.{}-{number}.tmp", std::process::id()));
-        let written = make_folder(&self.folder)
-            .and_then(|()| write(&temporary, key, cubin))
-            .and_then(|()| std::fs::rename(&temporary, self.path(key)));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&temporary);
-        }
+        let mut content = checksum(key, cubin).to_le_bytes().to_vec();
+        content.extend_from_slice(cubin);
+        let _ = replace(&self.path(key), &content);
     }
 
     fn path(&self, key: CubinKey) -> PathBuf {
@@ -69,15 +62,16 @@ impl CubinCache {
     }
 }
 
-/// Only its owner may write what others would run.
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-fn write(path: &Path, key: CubinKey, cubin: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::File::create_new(path)?;
-    file.write_all(&checksum(key, cubin).to_le_bytes())?;
-    file.write_all(cubin)
+/// Writes a file of the cache. Readers find all of it or what was there before.
+pub(super) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // Only its owner may write what others would run.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let temporary = folder.join(format!(".{}-{number}.tmp", std::process::id()));
+    let written = std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, path));
+    written.inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }
 
 /// The key is part of it, so that a file under another's name is not taken for it.

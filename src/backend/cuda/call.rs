@@ -2,6 +2,7 @@
 
 use super::driver::MapElement;
 use super::kernel::KernelSpec;
+use super::matmul::MatmulSpec;
 use super::work::Operand;
 
 /// Which number of rows a call runs over.
@@ -135,10 +136,19 @@ pub(super) enum Arg {
     },
 }
 
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Code {
+    Kernel(KernelSpec),
+    /// A matrix product of the vendor's library: its arguments are the addresses of
+    /// [`MatmulOperands`](super::matmul::MatmulOperands) in their order, and it has no grid.
+    Product(MatmulSpec),
+}
+
 /// One kernel with its launch shape.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Call {
-    pub(super) spec: KernelSpec,
+    pub(super) code: Code,
     pub(super) block: u32,
     pub(super) shared: u32,
     pub(super) cluster: u32,
@@ -155,7 +165,7 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn new(spec: KernelSpec, block: u32, grid: Grid, count: Count, args: Vec<Arg>) -> Self {
         Self {
-            spec,
+            code: Code::Kernel(spec),
             block,
             shared: 0,
             cluster: 1,
@@ -165,6 +175,20 @@ impl Call {
             partial_bytes: 0,
             counters: 0,
             only_with_tiles: false,
+        }
+    }
+
+    /// A product, which works in so many bytes of [`Shared::Partial`] as its spec says.
+    pub(super) fn product(spec: MatmulSpec, count: Count, args: Vec<Arg>) -> Self {
+        let kernel = Self::new(KernelSpec::new("", ""), 0, Grid::Fixed([0; 3]), count, args);
+        Self { code: Code::Product(spec), ..kernel.split(spec.workspace_bytes, 0) }
+    }
+
+    /// The kernel's specification; a product has none.
+    pub(super) fn spec(&self) -> Option<&KernelSpec> {
+        match &self.code {
+            Code::Kernel(spec) => Some(spec),
+            Code::Product(_) => None,
         }
     }
 

@@ -5,17 +5,24 @@ use std::collections::BTreeSet;
 use super::attention::Attend;
 use super::call::Call;
 use super::kernel::KernelSpec;
-use super::linear::{Layer, MOST_STREAMED};
+use super::linear::Layer;
 use super::rowwise::Rowwise;
 use super::sample;
+use super::tactics::Tactics;
 use super::target::CudaTarget;
-use super::work::{Choice, Work, Works};
+use super::work::{Choice, Linear, Work, Works};
 use super::workspace::Workspace;
 use crate::engine::{Limits, Plan, Precision, Rows};
 use crate::types::DType;
 
 /// Row counts for which kernels are chosen; the last stands for all above.
-const STEPS: [usize; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048];
+const STEPS: [usize; 13] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 8192];
+/// Most rows of logits for which a tuner looks.
+const MOST_TUNED_LOGITS: usize = 512;
+/// Most rows of 16-bit operands on e4m3 weights where tensor cores of one type are the alternative.
+const MOST_UNQUANTISED: usize = 8;
+/// Most rows whose norms run in the linear layers: each block computes them, which soon costs more than a kernel.
+const MOST_NORMED: usize = 4;
 
 /// Steps of at most `tokens` tokens.
 pub(super) struct Class {
@@ -28,22 +35,105 @@ pub(super) struct Class {
     pub(super) sampling: [Call; 2],
 }
 
-/// The classes of a plan for steps within `limits`.
-pub(super) fn classes(plan: &Plan, limits: &Limits, target: &CudaTarget) -> Vec<Class> {
-    sizes(limits.tokens).into_iter().map(|size| class(plan, limits, target, size)).collect()
+/// What the choice of kernels follows.
+#[derive(Clone, Copy)]
+pub struct Selector<'a> {
+    pub plan: &'a Plan,
+    pub target: &'a CudaTarget,
+    /// What was measured; none of it has to be there.
+    pub tactics: &'a Tactics,
 }
 
-/// Every specialisation that a plan needs on `target`, whatever the limits of the session.
-pub fn specialisations(plan: &Plan, target: &CudaTarget) -> BTreeSet<KernelSpec> {
-    let most = STEPS[STEPS.len() - 1];
-    specialisations_within(plan, target, &Limits { tokens: most, logit_rows: most, rows: most, kv_blocks: 1 })
+impl Selector<'_> {
+    /// Every specialisation that the plan needs, whatever the limits of the session.
+    #[must_use]
+    pub fn specialisations(&self) -> BTreeSet<KernelSpec> {
+        self.specialisations_within(&Self::widest())
+    }
+
+    /// Those that a session within `limits` needs.
+    #[must_use]
+    pub fn specialisations_within(&self, limits: &Limits) -> BTreeSet<KernelSpec> {
+        let classes = self.classes(limits);
+        let works = classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
+        works.chain(classes.iter().flat_map(|class| &class.sampling)).filter_map(|call| call.spec().cloned()).collect()
+    }
+
+    /// The classes of the plan for steps within `limits`.
+    pub(super) fn classes(&self, limits: &Limits) -> Vec<Class> {
+        sizes(limits.tokens).into_iter().map(|size| self.class(limits, size)).collect()
+    }
+
+    /// Every linear layer once for each row count that tactics are chosen for.
+    pub(super) fn layers(&self) -> Vec<(Linear, usize)> {
+        // Beyond, logits take more memory than their speed is worth.
+        let most = Limits { logit_rows: MOST_TUNED_LOGITS, ..Self::widest() };
+        let mut seen = BTreeSet::new();
+        let mut layers = Vec::new();
+        for size in sizes(most.tokens) {
+            for work in self.works(size.chosen_for).works {
+                let Work::Linear(linear) = work else { continue };
+                let key = Layer::new(self.plan, &linear, half(self.plan)).key();
+                for size in linear_sizes(&linear, &most, size) {
+                    if seen.insert((key.clone(), size.chosen_for)) {
+                        layers.push((linear.clone(), size.chosen_for));
+                    }
+                }
+            }
+        }
+        layers
+    }
+
+    /// Limits that reach every size.
+    fn widest() -> Limits {
+        let most = STEPS[STEPS.len() - 1];
+        Limits { tokens: most, logit_rows: most, rows: most, kv_blocks: 1 }
+    }
+
+    fn works(&self, tokens: usize) -> Works {
+        let target = self.target;
+        let quantise = tokens > MOST_UNQUANTISED && !target.invariant && target.arch.has_wgmma();
+        Works::new(self.plan, Choice { norm_prologue: tokens <= MOST_NORMED && !target.invariant, quantise })
+    }
+
+    fn class(&self, limits: &Limits, size: Size) -> Class {
+        let works = self.works(size.chosen_for);
+        let workspace = Workspace::new(&works, limits);
+        let calls = works.works.iter().flat_map(|work| self.calls(limits, work, size)).collect();
+        let sampling = sample::calls(works.logits);
+        Class { tokens: size.most, works, workspace, calls, sampling }
+    }
+
+    fn calls(&self, limits: &Limits, work: &Work, size: Size) -> Vec<Vec<(usize, Call)>> {
+        let Self { plan, target, tactics } = *self;
+        let half = half(plan);
+        let attend = Attend { target, plan, half };
+        let rowwise = Rowwise { half };
+        let one = |call: Call| vec![vec![(usize::MAX, call)]];
+        match work {
+            Work::Linear(linear) => {
+                let layer = Layer::new(plan, linear, half);
+                let form = |size: Size| {
+                    let tactic = layer.tactic(target, tactics, size.chosen_for);
+                    (size.most, layer.call(target, tactic, size.most.max(size.chosen_for)))
+                };
+                vec![linear_sizes(linear, limits, size).into_iter().map(form).collect()]
+            }
+            Work::Attention(attention) => {
+                attend.calls(attention, size.chosen_for).into_iter().map(|c| vec![(usize::MAX, c)]).collect()
+            }
+            Work::Append { spec, k, v } => one(attend.append(spec, None, *k, *v, None)),
+            other => one(rowwise.call(other)),
+        }
+    }
 }
 
-/// Those that a session within `limits` needs.
-pub fn specialisations_within(plan: &Plan, target: &CudaTarget, limits: &Limits) -> BTreeSet<KernelSpec> {
-    let classes = classes(plan, limits, target);
-    let works = classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
-    works.chain(classes.iter().flat_map(|class| &class.sampling)).map(|call| call.spec.clone()).collect()
+/// The sizes for which a layer's kernel is chosen apart in steps of one size.
+fn linear_sizes(linear: &Linear, limits: &Limits, size: Size) -> Vec<Size> {
+    match linear.out.rows {
+        Rows::Tokens => vec![size],
+        Rows::LogitRows => sizes(limits.logit_rows.min(size.most)),
+    }
 }
 
 /// The 16-bit type of a plan.
@@ -64,41 +154,4 @@ fn sizes(most: usize) -> Vec<Size> {
     let next = STEPS.into_iter().find(|step| *step >= most).unwrap_or(STEPS[STEPS.len() - 1]);
     let last = Size { most, chosen_for: next };
     smaller.map(|step| Size { most: step, chosen_for: step }).chain([last]).collect()
-}
-
-fn class(plan: &Plan, limits: &Limits, target: &CudaTarget, size: Size) -> Class {
-    let tokens = size.chosen_for;
-    let few = tokens <= MOST_STREAMED && !target.invariant;
-    let quantise = !few && !target.invariant && target.arch.has_wgmma();
-    // A norm for each block costs more than a kernel of its own from about eight rows on.
-    let works = Works::new(plan, Choice { norm_prologue: tokens <= 4 && few, quantise });
-    let workspace = Workspace::new(&works, limits);
-    let calls = works.works.iter().flat_map(|work| calls(plan, limits, target, work, size)).collect();
-    let sampling = sample::calls(works.logits);
-    Class { tokens: size.most, works, workspace, calls, sampling }
-}
-
-fn calls(plan: &Plan, limits: &Limits, target: &CudaTarget, work: &Work, size: Size) -> Vec<Vec<(usize, Call)>> {
-    let half = half(plan);
-    let attend = Attend { target, plan, half };
-    let rowwise = Rowwise { half };
-    let one = |call: Call| vec![vec![(usize::MAX, call)]];
-    match work {
-        Work::Linear(linear) => {
-            let layer = Layer::new(plan, linear, half);
-            let form = |size: Size| {
-                let call = layer.call(target, layer.tactic(target, size.chosen_for), size.most.max(size.chosen_for));
-                (size.most, call)
-            };
-            match linear.out.rows {
-                Rows::Tokens => vec![vec![form(size)]],
-                Rows::LogitRows => vec![sizes(limits.logit_rows.min(size.most)).into_iter().map(form).collect()],
-            }
-        }
-        Work::Attention(attention) => {
-            attend.calls(attention, size.chosen_for).into_iter().map(|c| vec![(usize::MAX, c)]).collect()
-        }
-        Work::Append { spec, k, v } => one(attend.append(spec, None, *k, *v, None)),
-        other => one(rowwise.call(other)),
-    }
 }

@@ -91,38 +91,54 @@ impl Compiler for RuntimeCompiler {
     }
 }
 
+impl Compiler for Arc<dyn Compiler> {
+    fn version(&self) -> Result<(u32, u32)> {
+        (**self).version()
+    }
+
+    fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
+        (**self).compile(spec, arch)
+    }
+}
+
 /// Whether machine code that came with an engine may run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredPolicy {
-    #[default]
     Use,
     /// Only what is compiled here from the library's own sources runs.
     Refuse,
 }
 
 /// Gives cubins, from the cheapest place that has them.
-pub struct CubinStore {
+pub struct CubinStore<C = RuntimeCompiler> {
     stored: StoredCubins,
     policy: StoredPolicy,
     cache: Option<CubinCache>,
-    compiler: Arc<dyn Compiler>,
+    compiler: C,
 }
 
 impl CubinStore {
     /// A store of nothing but the user's cache and the compiler, as builders need it.
     #[must_use]
     pub fn compiling() -> Self {
-        Self::new(StoredCubins::default(), StoredPolicy::Refuse, CubinCache::of_user(), Arc::new(RuntimeCompiler))
+        Self::new(StoredCubins::default(), StoredPolicy::Refuse, CubinCache::of_user())
     }
 
     /// A store of an engine's cubins (none: [`StoredCubins::default`]), with a cache or without.
     #[must_use]
-    pub fn new(
+    pub fn new(stored: StoredCubins, policy: StoredPolicy, cache: Option<CubinCache>) -> Self {
+        Self::with_compiler(stored, policy, cache, RuntimeCompiler)
+    }
+}
+
+impl<C: Compiler> CubinStore<C> {
+    /// The same with another compiler.
+    pub fn with_compiler(
         stored: StoredCubins,
         policy: StoredPolicy,
         cache: Option<CubinCache>,
-        compiler: Arc<dyn Compiler>,
-    ) -> Self {
+        compiler: C,
+    ) -> CubinStore<C> {
         Self { stored, policy, cache, compiler }
     }
 
@@ -221,10 +237,9 @@ mod tests {
         stored: StoredCubins,
         policy: StoredPolicy,
         folder: &tempfile::TempDir,
-    ) -> (CubinStore, Arc<Fake>) {
-        let compiler = Arc::new(Fake { version, compiled: AtomicUsize::new(0) });
-        let cache = CubinCache::new(folder.path().join("cache"));
-        (CubinStore::new(stored, policy, Some(cache), compiler.clone()), compiler)
+    ) -> CubinStore<Fake> {
+        let compiler = Fake { version, compiled: AtomicUsize::new(0) };
+        CubinStore { stored, policy, cache: Some(CubinCache::new(folder.path().join("cache"))), compiler }
     }
 
     fn stored(arch: Arch) -> StoredCubins {
@@ -257,23 +272,23 @@ mod tests {
     #[test]
     fn stored_cubins_come_first_unless_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let (uses, _) = store(None, stored(ARCH), StoredPolicy::Use, &folder);
+        let uses = store(None, stored(ARCH), StoredPolicy::Use, &folder);
         assert_eq!(&*uses.get(&spec(), ARCH).unwrap(), b"stored");
         assert_eq!(uses.stored_bytes(&spec(), ARCH), Ok(Some(6)));
-        let (refuses, compiler) = store(Some((13, 0)), stored(ARCH), StoredPolicy::Refuse, &folder);
+        let refuses = store(Some((13, 0)), stored(ARCH), StoredPolicy::Refuse, &folder);
         assert_eq!(&*refuses.get(&spec(), ARCH).unwrap(), spec().describe(ARCH).as_bytes());
-        assert_eq!(compiler.compiled.load(Ordering::Relaxed), 1);
         assert_eq!(refuses.stored_bytes(&spec(), ARCH), Ok(None));
+        assert_eq!(refuses.compiler.compiled.into_inner(), 1);
     }
 
     #[test]
     fn what_was_compiled_once_comes_from_the_cache_of_that_compiler() {
         let folder = tempfile::tempdir().unwrap();
         let compiled = |version| {
-            let (store, compiler) = store(Some(version), StoredCubins::default(), StoredPolicy::Use, &folder);
+            let store = store(Some(version), StoredCubins::default(), StoredPolicy::Use, &folder);
             let cubin = store.get(&spec(), ARCH).unwrap();
             assert_eq!(&*cubin, spec().describe(ARCH).as_bytes());
-            compiler.compiled.load(Ordering::Relaxed)
+            store.compiler.compiled.into_inner()
         };
         assert_eq!([compiled((13, 0)), compiled((13, 0)), compiled((13, 1)), compiled((13, 1))], [1, 0, 1, 0]);
     }
@@ -281,7 +296,7 @@ mod tests {
     #[test]
     fn all_are_given_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, _) = store(Some((13, 0)), StoredCubins::default(), StoredPolicy::Use, &folder);
+        let store = store(Some((13, 0)), StoredCubins::default(), StoredPolicy::Use, &folder);
         let specs: Vec<_> = (0..20).map(|n| spec().define("N", n)).collect();
         let cubins = store.get_all(&specs, ARCH, 4).unwrap();
         for (spec, cubin) in specs.iter().zip(&cubins) {
@@ -294,8 +309,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let wanted = Arch { major: 10, minor: 0 };
         for (policy, words) in [(StoredPolicy::Use, "has kernels for sm_90a"), (StoredPolicy::Refuse, "refused")] {
-            let (store, _) = store(None, stored(ARCH), policy, &folder);
-            let error = store.get(&spec(), wanted).unwrap_err();
+            let error = store(None, stored(ARCH), policy, &folder).get(&spec(), wanted).unwrap_err();
             assert_eq!(error.status(), Status::DeviceUnavailable);
             let text = error.to_string();
             assert!(text.contains("sm_100a") && text.contains("sm_90a") && text.contains(words), "{text}");

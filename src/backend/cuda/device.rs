@@ -7,6 +7,7 @@ use super::blueprint::{Blueprint, DEPTH, graph_bytes};
 use super::cache::CubinCache;
 use super::call::Shared;
 use super::cubins::{Compiler, CubinStore, RuntimeCompiler, StoredPolicy};
+use super::cublas;
 use super::driver::{Driver, Graph};
 use super::flight::Flight;
 use super::program::Resident;
@@ -14,6 +15,7 @@ use super::real::RealDriver;
 use super::sample::{MOST_ADJUSTMENTS, SampleResult, is_filtered};
 use super::step::Counts;
 use super::stored::unpack;
+use super::tactics::Tactics;
 use super::target::CudaTarget;
 use crate::backend::Batch;
 use crate::engine::{Engine, Limits, Plan};
@@ -50,7 +52,7 @@ impl CudaDevice {
     /// Device and page-locked bytes beside the KV blocks: what is allocated, the driver's copies of kernels and graphs.
     ///
     /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for the engine's kernels.
+    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for what the engine holds.
     pub fn fixed_bytes(&self, engine: &Engine, limits: &Limits) -> Result<usize> {
         let blueprint = self.blueprint(engine, Limits { kv_blocks: 0, ..*limits })?;
         Ok(blueprint.device_bytes()?.saturating_add(blueprint.pinned_bytes()))
@@ -75,9 +77,15 @@ impl CudaDevice {
 
     fn blueprint(&self, engine: &Engine, limits: Limits) -> Result<Blueprint> {
         let stored = engine.kernels().map(unpack).transpose()?.unwrap_or_default();
-        let cubins = CubinStore::new(stored, self.policy, self.cache.clone(), Arc::clone(&self.compiler));
-        let target = CudaTarget::of(self.driver.info(), engine.plan().invariant);
-        Blueprint::new(engine, limits, &target, cubins)
+        let cubins = CubinStore::with_compiler(stored, self.policy, self.cache.clone(), Arc::clone(&self.compiler));
+        let tactics = engine.tactics().map(Tactics::from_json).transpose()?.unwrap_or_default();
+        Blueprint::new(engine.plan(), limits, &self.target(engine.plan(), &tactics), &tactics, cubins)
+    }
+
+    fn target(&self, plan: &Plan, tactics: &Tactics) -> CudaTarget {
+        // Opening the library costs time and memory: only where it is wanted.
+        let products = tactics.have_products(self.driver.info().arch) && cublas::version().is_ok();
+        CudaTarget { products, ..CudaTarget::of(self.driver.info(), plan.invariant) }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::ffi::c_void;
 use std::fmt;
 
+use super::matmul::{MatmulOperands, MatmulSpec};
 use crate::error::{Error, Result};
 
 /// An address in device memory; 0 is none.
@@ -85,6 +86,8 @@ ids! {
     Graph;
     /// A point in the stream.
     Event;
+    /// A matrix product that the vendor's library computes.
+    Matmul;
 }
 
 /// A tensor map as `cuTensorMapEncodeTiled` fills it.
@@ -186,6 +189,18 @@ pub trait Driver: Send + Sync {
     /// See the trait.
     unsafe fn launch(&self, launch: &Launch) -> Result<()>;
     fn tensor_map(&self, spec: &MapSpec) -> Result<TensorMap>;
+
+    /// Prepares a matrix product of the vendor's library. `DeviceUnavailable` where there is no library, `Unsupported` where
+    /// it or the device has no such product or fewer algorithms than the rank asks for. Not while launches are captured.
+    fn matmul(&self, spec: &MatmulSpec) -> Result<Matmul>;
+    /// Puts a product over the first `rows` rows into the stream, at most as many as it was prepared for. Where the chosen
+    /// algorithm cannot do with fewer rows, the library's first choice for these does it.
+    ///
+    /// # Safety
+    /// Every operand has the extent that [`MatmulOperands`] tells. See the trait.
+    unsafe fn launch_matmul(&self, matmul: Matmul, operands: &MatmulOperands, rows: u32) -> Result<()>;
+    /// Graphs that hold its launches stay whole.
+    fn release_matmul(&self, matmul: Matmul);
 
     /// From here to [`Driver::end_capture`] launches are recorded and do not run.
     fn begin_capture(&self) -> Result<()>;

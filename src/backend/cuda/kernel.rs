@@ -35,10 +35,16 @@ impl KernelSpec {
     /// What people read: `linear/gemv.cu N=4096 K=4096 for sm_90a`.
     #[must_use]
     pub fn describe(&self, arch: Arch) -> String {
-        let defines = self.defines.iter().map(|(name, value)| match value.as_str() {
+        format!("{}{} for {arch}", self.source, self.macros())
+    }
+
+    /// The macros, each after a space: ` N=4096 K=4096`.
+    #[must_use]
+    pub fn macros(&self) -> String {
+        let macros = self.defines.iter().map(|(name, value)| match value.as_str() {
             "" => format!(" {name}"),
             value => format!(" {name}={value}"),
         });
-        format!("{}{} for {arch}", self.source, defines.collect::<String>())
+        macros.collect()
     }
 }

@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod choose;
 mod cubins;
+mod cublas;
 mod device;
 mod driver;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod flight;
 mod kernel;
 mod library;
 mod linear;
+mod matmul;
 mod memory;
 mod nvrtc;
 mod program;
@@ -27,20 +29,26 @@ mod sample;
 mod sources;
 mod step;
 mod stored;
+mod tactics;
 mod target;
+mod tuner;
 mod work;
 mod workspace;
 
 pub use cache::{CubinCache, cache_folder};
-pub use choose::{specialisations, specialisations_within};
+pub use choose::Selector;
 pub use cubins::{Compiler, CubinKey, CubinStore, RuntimeCompiler, StoredPolicy};
 pub use device::{CudaDevice, CudaProgram};
 pub use driver::{
-    Address, Arch, Argument, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Module, TensorMap,
+    Address, Arch, Argument, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Matmul, Module,
+    TensorMap,
 };
 pub use kernel::KernelSpec;
+pub use matmul::{MatmulOperands, MatmulSpec};
 pub use nvrtc::version as nvrtc_version;
 pub use real::RealDriver;
 pub use sample::SampleResult;
 pub use stored::{StoredCubins, pack as pack_cubins, unpack as unpack_cubins};
+pub use tactics::Tactics;
 pub use target::CudaTarget;
+pub use tuner::{Timings, TuneSummary, Tuner};

@@ -3,21 +3,19 @@
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
-use std::ptr::{NonNull, null_mut};
+use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::driver::Arch;
 use super::kernel::KernelSpec;
-use super::library::{Library, file_of};
+use super::library::{Library, file_of, function_table};
 use super::sources;
 use crate::error::{Error, Result};
 
 /// Names the library by its full path; no other is tried then.
 const VARIABLE: &str = "TRTLLM_NVRTC";
 const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
-/// Where toolkits put it without telling the linker; the bare name is looked for before.
-const FOLDERS: [&str; 3] = ["", "/usr/local/cuda/lib64", "/usr/local/cuda/targets/x86_64-linux/lib"];
 /// The compiler recurses deeply on large kernels.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -99,36 +97,21 @@ pub(super) fn compile_text(text: &str, spec: &KernelSpec, arch: Arch) -> Result<
     }
 }
 
-macro_rules! functions {
-    ($($name:ident = $symbol:literal ($($argument:ty),*) -> $result:ty;)*) => {
-        /// The library's functions that are used.
-        struct Nvrtc { $($name: unsafe extern "C" fn($($argument),*) -> $result,)* }
-
-        impl Nvrtc {
-            /// The functions of an open library; else the name of one that it lacks.
-            fn of(library: Library) -> Result<Self, &'static str> {
-                Ok(Self { $($name: {
-                    let address = library.symbol($symbol).ok_or(stringify!($name))?;
-                    // SAFETY: NVRTC's headers give the symbol this type in every version since 11.1.
-                    unsafe { std::mem::transmute::<NonNull<c_void>, unsafe extern "C" fn($($argument),*) -> $result>(address) }
-                },)* })
-            }
-        }
-    };
-}
-
 type Handle = *mut c_void;
 
-functions! {
-    get_version = c"nvrtcVersion"(*mut c_int, *mut c_int) -> c_int;
-    get_error_string = c"nvrtcGetErrorString"(c_int) -> *const c_char;
-    create_program = c"nvrtcCreateProgram"(*mut Handle, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
-    destroy_program = c"nvrtcDestroyProgram"(*mut Handle) -> c_int;
-    compile_program = c"nvrtcCompileProgram"(Handle, c_int, *const *const c_char) -> c_int;
-    get_log_size = c"nvrtcGetProgramLogSize"(Handle, *mut usize) -> c_int;
-    get_log = c"nvrtcGetProgramLog"(Handle, *mut c_char) -> c_int;
-    get_cubin_size = c"nvrtcGetCUBINSize"(Handle, *mut usize) -> c_int;
-    get_cubin = c"nvrtcGetCUBIN"(Handle, *mut c_char) -> c_int;
+function_table! {
+    /// The functions that are used. Their types are as here since NVRTC 11.1.
+    Nvrtc {
+        get_version = c"nvrtcVersion"(*mut c_int, *mut c_int) -> c_int;
+        get_error_string = c"nvrtcGetErrorString"(c_int) -> *const c_char;
+        create_program = c"nvrtcCreateProgram"(*mut Handle, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
+        destroy_program = c"nvrtcDestroyProgram"(*mut Handle) -> c_int;
+        compile_program = c"nvrtcCompileProgram"(Handle, c_int, *const *const c_char) -> c_int;
+        get_log_size = c"nvrtcGetProgramLogSize"(Handle, *mut usize) -> c_int;
+        get_log = c"nvrtcGetProgramLog"(Handle, *mut c_char) -> c_int;
+        get_cubin_size = c"nvrtcGetCUBINSize"(Handle, *mut usize) -> c_int;
+        get_cubin = c"nvrtcGetCUBIN"(Handle, *mut c_char) -> c_int;
+    }
 }
 
 /// The compiler, opened at the first use. Only success is remembered.
@@ -142,29 +125,15 @@ fn nvrtc() -> Result<&'static Nvrtc> {
 }
 
 fn open() -> Result<Nvrtc> {
-    let named = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
-    let library = match &named {
-        Some(path) => {
-            Library::open(path).map_err(|why| missing(&format!("{VARIABLE} names no usable library: {why}")))?
-        }
-        None => candidates().find_map(|path| Library::open(path).ok()).ok_or_else(|| {
-            missing(&format!(
-                "libnvrtc was not found: install the CUDA toolkit or set {VARIABLE} to the library's path"
-            ))
-        })?,
-    };
+    let library = Library::find(VARIABLE, &NAMES).map_err(missing)?;
     if let Some(file) = library.symbol(c"nvrtcVersion").and_then(file_of) {
         open_builtins(&file);
     }
-    Nvrtc::of(library).map_err(|name| missing(&format!("libnvrtc is too old: it lacks {name}")))
+    Nvrtc::of(library).map_err(|name| missing(format!("it is too old, as it lacks {name}")))
 }
 
-fn candidates() -> impl Iterator<Item = PathBuf> {
-    FOLDERS.iter().flat_map(|folder| NAMES.iter().map(move |name| Path::new(folder).join(name)))
-}
-
-fn missing(why: &str) -> Error {
-    Error::DeviceUnavailable { what: "compiler libnvrtc".into(), why: why.into() }
+fn missing(why: String) -> Error {
+    Error::DeviceUnavailable { what: "compiler libnvrtc".into(), why }
 }
 
 /// Opens the builtins beside the library: it looks for them by bare name when it compiles, and finds them open.

@@ -44,9 +44,8 @@ impl BoundClass {
         let (mut dependent, mut launched) = (false, 0);
         let bounds = self.launches.iter_mut().map(|choices| choices.of(counts));
         for bound in bounds.chain([&mut self.sampling[0]]) {
-            if let Some(launch) = bound.of(counts, dependent) {
-                // SAFETY: the caller's, and the binder's for the arguments.
-                unsafe { driver.launch(launch)? };
+            // SAFETY: the caller's.
+            if unsafe { bound.enqueue(driver, counts, dependent)? } {
                 dependent = driver.info().arch.is_hopper_or_later();
                 launched += 1;
             }
@@ -59,11 +58,8 @@ impl BoundClass {
     /// # Safety
     /// As [`Self::launch`], which was the last.
     pub(super) unsafe fn filter(&mut self, driver: &dyn Driver, counts: &Counts) -> Result<()> {
-        match self.sampling[1].of(counts, false) {
-            // SAFETY: the caller's.
-            Some(launch) => unsafe { driver.launch(launch) },
-            None => Ok(()),
-        }
+        // SAFETY: the caller's.
+        unsafe { self.sampling[1].enqueue(driver, counts, false) }.map(drop)
     }
 }
 
@@ -174,8 +170,8 @@ impl Resident {
                     offsets: &class.workspace.offsets,
                 };
                 let mut bind = |call: &Call| {
-                    let function = modules.function(call, &mut |spec| blueprint.cubins.get(spec, blueprint.arch))?;
-                    binder.bind(call, function)
+                    let loaded = modules.load(call, &mut |spec| blueprint.cubins.get(spec, blueprint.arch))?;
+                    binder.bind(call, loaded)
                 };
                 let launches = class
                     .calls
@@ -196,7 +192,7 @@ impl Resident {
 
     /// Bytes on the device, those of the modules included.
     pub(super) fn device_bytes(&self) -> usize {
-        self.bytes + self.modules.bytes
+        self.bytes + self.modules.bytes()
     }
 
     /// The class for a step of `tokens` tokens.

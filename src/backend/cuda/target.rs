@@ -15,6 +15,8 @@ pub struct CudaTarget {
     pub shared_bytes: usize,
     /// A request's bits depend on nothing but itself: one order of sums for every step.
     pub invariant: bool,
+    /// Whether the vendor's library of matrix products may take part.
+    pub products: bool,
 }
 
 impl CudaTarget {
@@ -29,7 +31,7 @@ impl CudaTarget {
             89 => (142, 100),
             _ => (170, 100),
         };
-        Self { arch, multiprocessors, present: multiprocessors, shared_bytes: shared << 10, invariant }
+        Self { arch, multiprocessors, present: multiprocessors, shared_bytes: shared << 10, invariant, products: false }
     }
 
     /// A device that is there.

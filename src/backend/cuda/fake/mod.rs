@@ -11,9 +11,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::driver::{Address, Arch, DeviceInfo, Driver, Event, Function, Graph, Launch, MapSpec, Module, TensorMap};
+use super::driver::{
+    Address, Arch, DeviceInfo, Driver, Event, Function, Graph, Launch, MapSpec, Matmul, Module, TensorMap,
+};
+use super::matmul::{MatmulOperands, MatmulSpec};
 use crate::error::{Error, Result};
-use state::{Block, Entry, State};
+pub use state::MatmulLaunch;
+use state::{Block, Enqueued, Entry, State};
 
 /// What fresh device memory holds.
 const POISON: u8 = 0xA5;
@@ -28,7 +32,9 @@ pub enum Call {
     AllocatePinned,
     /// Fails with `Corrupt`.
     Load,
-    /// Launches of kernels and of graphs. Fail with `DeviceLost`, as do the others below.
+    /// Preparing a matrix product. Fails with `DeviceUnavailable`, as without the library.
+    Matmul,
+    /// Launches of kernels, matrix products and graphs. Fail with `DeviceLost`, as do the others below.
     Launch,
     Wait,
     Synchronize,
@@ -50,6 +56,7 @@ pub struct Counts {
     pub allocations: usize,
     pub pinned: usize,
     pub modules: usize,
+    pub matmuls: usize,
     pub graphs: usize,
     pub events: usize,
 }
@@ -113,16 +120,31 @@ impl FakeDriver {
             allocations: state.memory.len(),
             pinned: state.pinned.len(),
             modules: state.modules.len(),
+            matmuls: state.matmuls.len(),
             graphs: state.graphs.len(),
             events: state.events.len(),
         }
     }
 
-    /// Every launch so far with its entry's name, those of replayed graphs included.
+    /// Every launch of a kernel so far with its entry's name, those of replayed graphs included.
     pub fn launches(&self) -> Vec<(String, Launch)> {
         let state = self.state.lock();
         let name = |launch: &Launch| state.functions.get(&launch.function.0).map_or("unloaded", |entry| &entry.name);
-        state.launches.iter().map(|launch| (name(launch).to_string(), launch.clone())).collect()
+        let kernels = state.stream.iter().filter_map(|work| match work {
+            Enqueued::Kernel(launch) => Some((name(launch).to_string(), launch.clone())),
+            Enqueued::Matmul(_) => None,
+        });
+        kernels.collect()
+    }
+
+    /// Every launch of a matrix product so far, those of replayed graphs included.
+    pub fn matmuls(&self) -> Vec<MatmulLaunch> {
+        let state = self.state.lock();
+        let matmuls = state.stream.iter().filter_map(|work| match work {
+            Enqueued::Kernel(_) => None,
+            Enqueued::Matmul(launch) => Some(*launch),
+        });
+        matmuls.collect()
     }
 
     /// Bytes of device memory in use.
@@ -250,10 +272,7 @@ impl Driver for FakeDriver {
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         let mut state = self.state.lock();
         state.reach(Call::Launch, "cuLaunchKernelEx")?;
-        state.check_launch(launch, &self.info)?;
-        let state = &mut *state;
-        state.capture.as_mut().unwrap_or(&mut state.launches).push(launch.clone());
-        Ok(())
+        state.enqueue(Enqueued::Kernel(launch.clone()), &self.info)
     }
 
     fn tensor_map(&self, spec: &MapSpec) -> Result<TensorMap> {
@@ -267,6 +286,39 @@ impl Driver for FakeDriver {
         let mut map = TensorMap([0; 128]);
         map.0[..8].copy_from_slice(&spec.address.to_le_bytes());
         Ok(map)
+    }
+
+    /// Every product that the library may have, and e4m3 on Hopper alone.
+    fn matmul(&self, spec: &MatmulSpec) -> Result<Matmul> {
+        let mut state = self.state.lock();
+        let fails = state.enter(Call::Matmul, "cublasLtMatmulAlgoGetHeuristic")?;
+        state.not_capturing("cublasLtMatmulAlgoGetHeuristic")?;
+        if fails {
+            return Err(Error::DeviceUnavailable {
+                what: "library libcublasLt".into(),
+                why: "it was not found".into(),
+            });
+        }
+        spec.check()?;
+        if spec.is_scaled() && self.info.arch.major != 9 {
+            let why = format!("cublasLtMatmulAlgoGetHeuristic reported CUBLAS_STATUS_NOT_SUPPORTED on {LABEL}");
+            return Err(Error::Unsupported { what: spec.to_string(), why });
+        }
+        let id = state.new_id();
+        state.matmuls.insert(id, *spec);
+        Ok(Matmul(id))
+    }
+
+    unsafe fn launch_matmul(&self, matmul: Matmul, operands: &MatmulOperands, rows: u32) -> Result<()> {
+        let mut state = self.state.lock();
+        state.reach(Call::Launch, "cublasLtMatmul")?;
+        let spec = state.matmuls.get(&matmul.0).copied();
+        let spec = spec.ok_or_else(|| Error::internal("matrix product", "it was released or never prepared"))?;
+        state.enqueue(Enqueued::Matmul(MatmulLaunch { spec, operands: *operands, rows }), &self.info)
+    }
+
+    fn release_matmul(&self, matmul: Matmul) {
+        self.state.lock().matmuls.remove(&matmul.0);
     }
 
     fn begin_capture(&self) -> Result<()> {
@@ -293,8 +345,8 @@ impl Driver for FakeDriver {
         state.not_capturing("cuGraphLaunch")?;
         let recorded = state.graphs.get(&graph.0).cloned();
         let recorded = recorded.ok_or_else(|| Error::internal("graph", "it was released or never made"))?;
-        recorded.iter().try_for_each(|launch| state.check_launch(launch, &self.info))?;
-        state.launches.extend(recorded);
+        recorded.iter().try_for_each(|work| state.check_enqueued(work, &self.info))?;
+        state.stream.extend(recorded);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::alloc::Layout;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::driver::{Address, Argument, DeviceInfo, Launch};
+use super::super::matmul::{MatmulOperands, MatmulSpec};
 use super::super::real::launch::MOST_ARGUMENTS;
 use super::{Call, LABEL};
 use crate::error::{Error, Result};
@@ -14,12 +15,14 @@ pub(super) struct State {
     pub(super) pinned: BTreeMap<usize, Block>,
     pub(super) modules: HashSet<u64>,
     pub(super) functions: HashMap<u64, Entry>,
-    pub(super) graphs: HashMap<u64, Vec<Launch>>,
+    pub(super) matmuls: HashMap<u64, MatmulSpec>,
+    pub(super) graphs: HashMap<u64, Vec<Enqueued>>,
     /// Whether it is timed and whether it was recorded.
     pub(super) events: HashMap<u64, (bool, bool)>,
     pub(super) last_id: u64,
-    pub(super) capture: Option<Vec<Launch>>,
-    pub(super) launches: Vec<Launch>,
+    pub(super) capture: Option<Vec<Enqueued>>,
+    /// All that ran.
+    pub(super) stream: Vec<Enqueued>,
     pub(super) calls: HashMap<Call, usize>,
     /// At which count of calls they fail.
     pub(super) faults: HashSet<(Call, usize)>,
@@ -28,6 +31,21 @@ pub(super) struct State {
     pub(super) refuse_at: Option<usize>,
     pub(super) lose_at: Option<usize>,
     pub(super) lost: Option<Error>,
+}
+
+/// What a stream is given and a graph repeats.
+#[derive(Clone)]
+pub(super) enum Enqueued {
+    Kernel(Launch),
+    Matmul(MatmulLaunch),
+}
+
+/// One launch of a matrix product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatmulLaunch {
+    pub spec: MatmulSpec,
+    pub operands: MatmulOperands,
+    pub rows: u32,
 }
 
 pub(super) struct Entry {
@@ -99,7 +117,28 @@ impl State {
         Err(Error::internal("device address", format!("{bytes} bytes at {address:#x} are in no allocation")))
     }
 
-    pub(super) fn check_launch(&self, launch: &Launch, info: &DeviceInfo) -> Result<()> {
+    /// Records it in the graph that is captured, or runs it.
+    pub(super) fn enqueue(&mut self, work: Enqueued, info: &DeviceInfo) -> Result<()> {
+        self.check_enqueued(&work, info)?;
+        self.capture.as_mut().unwrap_or(&mut self.stream).push(work);
+        Ok(())
+    }
+
+    pub(super) fn check_enqueued(&self, work: &Enqueued, info: &DeviceInfo) -> Result<()> {
+        match work {
+            Enqueued::Kernel(launch) => self.check_launch(launch, info),
+            Enqueued::Matmul(launch) => self.check_matmul(launch),
+        }
+    }
+
+    fn check_matmul(&self, launch: &MatmulLaunch) -> Result<()> {
+        let MatmulLaunch { spec, operands, rows } = launch;
+        operands.check(spec, *rows)?;
+        let used = operands.extents(spec, *rows).into_iter().filter(|extent| extent.bytes != 0);
+        used.into_iter().try_for_each(|extent| self.allocated(extent.address, extent.bytes))
+    }
+
+    fn check_launch(&self, launch: &Launch, info: &DeviceInfo) -> Result<()> {
         let refuse = |why: String| Err(Error::internal("kernel launch", why));
         let Some(entry) = self.functions.get(&launch.function.0) else {
             return refuse("its function was never loaded or is unloaded".into());

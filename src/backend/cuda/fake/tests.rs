@@ -1,6 +1,7 @@
 use super::super::driver::Argument;
 use super::*;
 use crate::error::Status;
+use crate::types::DType;
 
 fn launch(function: Function, arguments: Vec<Argument>) -> Launch {
     Launch { function, grid: [4, 1, 1], block: 128, shared: 0, cluster: 1, dependent: true, arguments }
@@ -120,4 +121,93 @@ fn impossible_launches_are_refused() {
             assert_eq!(driver.launch(&launch).unwrap_err().status(), Status::Internal, "{launch:?}");
         }
     }
+}
+
+const PRODUCT: MatmulSpec = MatmulSpec {
+    element: DType::BF16,
+    out: DType::F32,
+    rows: 4,
+    n: 16,
+    k: 32,
+    x_stride: 32,
+    out_stride: 16,
+    residual_stride: Some(16),
+    bias: false,
+    workspace_bytes: 512,
+    rank: 0,
+};
+
+/// Operands of [`PRODUCT`], as large as they must be.
+fn operands(driver: &FakeDriver) -> MatmulOperands {
+    let allocate = |bytes| driver.allocate(bytes, "operand").unwrap();
+    let out = allocate(4 * 16 * 4);
+    let (x, weight, workspace) = (allocate(4 * 32 * 2), allocate(16 * 32 * 2), allocate(512));
+    MatmulOperands { x, weight, out, residual: out, workspace, ..MatmulOperands::default() }
+}
+
+#[test]
+fn products_run_and_are_replayed_beside_kernels() {
+    let driver = FakeDriver::new();
+    let operands = operands(&driver);
+    let matmul = driver.matmul(&PRODUCT).unwrap();
+    driver.begin_capture().unwrap();
+    assert_eq!(driver.matmul(&PRODUCT).unwrap_err().status(), Status::Internal);
+    // SAFETY: the fake runs nothing.
+    unsafe { driver.launch_matmul(matmul, &operands, 3).unwrap() };
+    let graph = driver.end_capture().unwrap();
+    assert!(driver.matmuls().is_empty());
+    // SAFETY: as above.
+    unsafe { driver.launch_matmul(matmul, &operands, 4).unwrap() };
+    assert_eq!(driver.alive().matmuls, 1);
+    driver.release_matmul(matmul);
+    assert_eq!(driver.alive().matmuls, 0);
+    // SAFETY: as above.
+    unsafe {
+        assert_eq!(driver.launch_matmul(matmul, &operands, 4).unwrap_err().status(), Status::Internal);
+        driver.launch_graph(graph).unwrap();
+    }
+    let launch = |rows| MatmulLaunch { spec: PRODUCT, operands, rows };
+    assert_eq!(driver.matmuls(), [launch(4), launch(3)]);
+    assert!(driver.launches().is_empty());
+    driver.release(operands.weight);
+    // SAFETY: as above.
+    assert_eq!(unsafe { driver.launch_graph(graph) }.unwrap_err().status(), Status::Internal);
+}
+
+#[test]
+fn impossible_products_are_refused() {
+    let driver = FakeDriver::with(Arch { major: 8, minor: 9 }, 1 << 20);
+    let operands = operands(&driver);
+    let matmul = driver.matmul(&PRODUCT).unwrap();
+    let far = driver.matmul(&MatmulSpec { rows: 5, ..PRODUCT }).unwrap();
+    let launch = |matmul, operands, rows| {
+        // SAFETY: the fake runs nothing.
+        unsafe { driver.launch_matmul(matmul, &operands, rows) }
+    };
+    launch(matmul, operands, 4).unwrap();
+    for result in [
+        launch(matmul, operands, 0),
+        launch(matmul, operands, 5),
+        launch(far, operands, 5),
+        launch(matmul, MatmulOperands { workspace: 0, ..operands }, 4),
+    ] {
+        assert_eq!(result.unwrap_err().status(), Status::Internal);
+    }
+    let scaled = MatmulSpec { element: DType::E4M3, ..PRODUCT };
+    assert_eq!(driver.matmul(&scaled).unwrap_err().status(), Status::Unsupported);
+    FakeDriver::new().matmul(&scaled).unwrap();
+    assert_eq!(driver.matmul(&MatmulSpec { n: 0, ..PRODUCT }).unwrap_err().status(), Status::Internal);
+}
+
+#[test]
+fn the_library_can_be_absent_and_the_device_lost() {
+    let driver = FakeDriver::new();
+    driver.fail(Call::Matmul, 1);
+    assert_eq!(driver.matmul(&PRODUCT).unwrap_err().status(), Status::DeviceUnavailable);
+    let (matmul, operands) = (driver.matmul(&PRODUCT).unwrap(), operands(&driver));
+    driver.fail(Call::Launch, 1);
+    // SAFETY: the fake runs nothing.
+    let lost = unsafe { driver.launch_matmul(matmul, &operands, 1) }.unwrap_err();
+    assert_eq!(lost.status(), Status::DeviceLost);
+    assert_eq!(driver.matmul(&PRODUCT).unwrap_err(), lost);
 }

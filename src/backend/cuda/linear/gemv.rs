@@ -1,5 +1,7 @@
 //! `kernels/linear/gemv.cu`: few rows, bound by reading the weights once.
 
+use serde::{Deserialize, Serialize};
+
 use super::Layer;
 use crate::backend::cuda::call::{Call, Grid};
 use crate::backend::cuda::target::CudaTarget;
@@ -15,7 +17,8 @@ const MOST_STAGES: usize = 6;
 const CONSUMERS: usize = 8;
 
 /// The kernel's tuning macros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::backend::cuda) struct Gemv {
     rows: usize,
     /// Tiles of 16 rows of the matrices in a unit.
@@ -28,22 +31,33 @@ pub(in crate::backend::cuda) struct Gemv {
 }
 
 impl Layer<'_> {
-    /// Two blocks to a multiprocessor where the activations leave room for four stages; else the activations travel too, and
-    /// for sixteen rows one block with wide tiles reads them half as often. `None` when nothing fits.
-    pub(super) fn gemv(&self, target: &CudaTarget, rows: usize) -> Option<Gemv> {
+    /// Forms that fit, by default two blocks to a multiprocessor where the activations leave room for four stages; else the
+    /// activations travel too, and for sixteen rows one block with wide tiles reads them half as often.
+    pub(super) fn gemvs(&self, target: &CudaTarget, rows: usize) -> Vec<Gemv> {
         let (pair, whole) = (pair_bytes(target), target.shared_bytes - RESERVED);
-        let plan = |tiles, chunk, streams_x, room| {
+        let form = |tiles, chunk, streams_x, room| {
             let gemv = |stages| Gemv { rows, tiles, chunk, stages, streams_x };
             (1..=MOST_STAGES).rev().map(gemv).find(|gemv| self.gemv_shared(gemv) <= room)
         };
         let deep = |gemv: &Gemv| gemv.stages >= 4;
-        let resident = plan(1, 1024, false, pair).filter(deep);
-        resident.or_else(|| match self.linear.norm {
+        let resident = form(1, 1024, false, pair).filter(deep);
+        let default = resident.or_else(|| match self.linear.norm {
             // A norm needs all activations at once.
-            Some(_) => plan(1, 512, false, pair).filter(deep).or_else(|| plan(1, 1024, false, whole)),
-            None if rows == MOST_STREAMED => plan(2, 1024, true, whole),
-            None => plan(1, 1024, true, pair),
-        })
+            Some(_) => form(1, 512, false, pair).filter(deep).or_else(|| form(1, 1024, false, whole)),
+            None if rows == MOST_STREAMED => form(2, 1024, true, whole),
+            None => form(1, 1024, true, pair),
+        });
+        let mut gemvs: Vec<Gemv> = default.into_iter().collect();
+        for streams_x in [false, true] {
+            for (tiles, chunk, room) in
+                [(1, 1024, pair), (1, 512, pair), (1, 1024, whole), (2, 1024, whole), (2, 512, pair)]
+            {
+                let able = !(streams_x && self.linear.norm.is_some());
+                let form = form(tiles, chunk, streams_x, room).filter(|gemv| able && gemv.stages >= 2);
+                gemvs.extend(form.filter(|form| !gemvs.contains(form)));
+            }
+        }
+        gemvs
     }
 
     pub(super) fn gemv_call(&self, target: &CudaTarget, gemv: Gemv) -> Call {

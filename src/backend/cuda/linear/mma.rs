@@ -1,11 +1,14 @@
 //! `kernels/linear/mma_gemm.cu`: tensor cores of every arch, and every row count of an invariant engine.
 
-use super::{Layer, Tactic};
+use serde::{Deserialize, Serialize};
+
+use super::Layer;
 use crate::backend::cuda::call::{Call, Grid};
 use crate::backend::cuda::target::CudaTarget;
 
 /// The kernel's tuning macros: tile of a block, tile of a warp, elements of K in a slice, slices under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::backend::cuda) struct Mma {
     bm: usize,
     bn: usize,
@@ -22,19 +25,33 @@ impl Mma {
 }
 
 impl Layer<'_> {
-    /// Small tiles until all multiprocessors have work, then such as share more. Every tile gives the same bits.
-    pub(super) fn mma(&self, target: &CudaTarget, rows: usize) -> Tactic {
+    /// By default small tiles until all multiprocessors have work, then such as share more. Every tile gives the same bits.
+    pub(super) fn mmas(&self, target: &CudaTarget, rows: usize) -> Vec<Mma> {
+        const FEW: Mma = Mma::new([16, 32], [16, 16], 128, 6);
+        const NARROW: Mma = Mma::new([64, 32], [32, 16], 128, 4);
+        const SQUARE: Mma = Mma::new([64, 64], [32, 32], 128, 3);
+        const HIGH: Mma = Mma::new([128, 64], [64, 32], 64, 4);
+        const LARGE: Mma = Mma::new([128, 128], [64, 32], 64, 3);
+        const LARGEST: Mma = Mma::new([128, 128], [64, 64], 64, 3);
         let blocks = |bm: usize, bn: usize| rows.div_ceil(bm) * self.column_tiles(bn);
         let most = target.multiprocessors;
-        Tactic::Mma(match rows {
-            0..=16 => Mma::new([16, 32], [16, 16], 128, 6),
-            17..=128 if blocks(64, 32) <= 2 * most => Mma::new([64, 32], [32, 16], 128, 4),
-            17..=64 => Mma::new([64, 64], [32, 32], 128, 3),
-            65..=128 if blocks(64, 64) <= 2 * most => Mma::new([64, 64], [32, 32], 128, 3),
-            _ if blocks(128, 128) < 3 * most => Mma::new([128, 64], [64, 32], 64, 4),
-            _ if rows < 2048 || self.has_block_scales() => Mma::new([128, 128], [64, 32], 64, 3),
-            _ => Mma::new([128, 128], [64, 64], 64, 3),
-        })
+        let default = match rows {
+            0..=16 => FEW,
+            17..=128 if blocks(64, 32) <= 2 * most => NARROW,
+            17..=64 => SQUARE,
+            65..=128 if blocks(64, 64) <= 2 * most => SQUARE,
+            _ if blocks(128, 128) < 3 * most => HIGH,
+            _ if rows < 2048 || self.has_block_scales() => LARGE,
+            _ => LARGEST,
+        };
+        let others: &[Mma] = match rows {
+            0..=16 => &[FEW],
+            17..=64 => &[NARROW, SQUARE],
+            65..=256 => &[NARROW, SQUARE, HIGH, LARGE],
+            _ if self.has_block_scales() => &[HIGH, LARGE],
+            _ => &[HIGH, LARGE, LARGEST],
+        };
+        [default].into_iter().chain(others.iter().copied().filter(|other| *other != default)).collect()
     }
 
     pub(super) fn mma_call(&self, mma: Mma) -> Call {

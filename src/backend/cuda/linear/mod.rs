@@ -2,23 +2,28 @@
 
 mod gemv;
 mod mma;
+mod product;
 mod wgmma;
 
 use super::call::{Arg, Call, Count, Grid};
 use super::kernel::KernelSpec;
 use super::rowwise::{count, element, float};
+use super::tactics::Tactics;
 use super::target::CudaTarget;
 use super::work::{Linear, Operand};
 use crate::engine::{Granularity, Plan, WeightSpec};
 use crate::types::{Activation, DType};
 use gemv::Gemv;
 use mma::Mma;
+use product::Product;
+use serde::{Deserialize, Serialize};
 use wgmma::Wgmma;
 
-pub(super) use gemv::MOST_STREAMED;
+use gemv::MOST_STREAMED;
 
 /// How a layer is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Tactic {
     /// Any shape, slowly.
     Generic,
@@ -28,7 +33,12 @@ pub(super) enum Tactic {
     Mma(Mma),
     /// Tensor cores by `wgmma`, operands by the copy engine.
     Wgmma(Wgmma),
+    /// The vendor's library.
+    Product(Product),
 }
+
+/// Fewest rows for which the warpgroup kernel may beat the streaming one; above, it does unless a measurement says otherwise.
+const FEWEST_MULTIPLIED: usize = 8;
 
 /// Whether the tensor-core kernels can read such an operand and such a weight.
 pub(super) fn is_aligned(x: &Operand, n: usize, e4m3: bool) -> bool {
@@ -64,27 +74,45 @@ impl<'a> Layer<'a> {
         Self { linear, weight, n: linear.out.columns, k: linear.x.columns, half }
     }
 
-    /// The default tactic for at most `rows` rows.
-    pub(super) fn tactic(&self, target: &CudaTarget, rows: usize) -> Tactic {
-        let quantised = self.linear.x_scale.is_some();
+    /// The tactic for at most `rows` rows: what was measured, or else the default.
+    pub(super) fn tactic(&self, target: &CudaTarget, tactics: &Tactics, rows: usize) -> Tactic {
+        let candidates = self.candidates(target, rows);
+        // Tactics come from a file: only what this library would try itself, here, runs.
+        let tuned = tactics.get(target.arch, &self.key(), rows).iter().find(|tuned| candidates.contains(tuned));
+        *tuned.unwrap_or(&candidates[0])
+    }
+
+    /// Tactics worth a measurement, the default one first.
+    pub(super) fn candidates(&self, target: &CudaTarget, rows: usize) -> Vec<Tactic> {
         if !is_aligned(&self.linear.x, self.n, self.is_e4m3()) {
-            return Tactic::Generic;
+            return vec![Tactic::Generic];
         }
-        if rows <= MOST_STREAMED && !target.invariant && !quantised {
-            return match self.gemv(target, rows.next_power_of_two()) {
-                Some(gemv) => Tactic::Gemv(gemv),
-                // The tensor-core kernels know no norm.
-                None if self.linear.norm.is_some() => Tactic::Generic,
-                None => self.mma(target, rows),
-            };
+        let quantised = self.linear.x_scale.is_some();
+        let streams = rows <= MOST_STREAMED && !target.invariant && !quantised;
+        // The tensor-core kernels know no norm, and the warpgroup kernel's operands have one type.
+        let multiplies = self.linear.norm.is_none();
+        let warpgroups = target.arch.has_wgmma() && !target.invariant && (quantised || !self.is_e4m3());
+        let streamed = || self.gemvs(target, rows.next_power_of_two()).into_iter().map(Tactic::Gemv).collect();
+        let mut candidates: Vec<Tactic> = if streams { streamed() } else { Vec::new() };
+        if multiplies && warpgroups && rows >= FEWEST_MULTIPLIED {
+            candidates.extend(self.wgmmas(target, rows).into_iter().map(Tactic::Wgmma));
+        } else if multiplies && !(streams && warpgroups) {
+            candidates.extend(self.mmas(target, rows).into_iter().map(Tactic::Mma));
         }
-        // The warpgroup kernel's operands have one type.
-        let uniform = quantised || !self.is_e4m3();
-        if target.arch.has_wgmma() && !target.invariant && uniform {
-            self.wgmma(target, rows)
-        } else {
-            self.mma(target, rows)
+        if rows > FEWEST_MULTIPLIED {
+            candidates.sort_by_key(|candidate| matches!((candidate, warpgroups), (Tactic::Gemv(_), true)));
         }
+        if candidates.is_empty() {
+            candidates.push(Tactic::Generic);
+        }
+        candidates.extend(self.products(target, rows).into_iter().map(Tactic::Product));
+        candidates
+    }
+
+    /// What tactics are kept by: all that a layer's kernels depend on.
+    pub(super) fn key(&self) -> String {
+        let quantised = self.linear.x_scale.map_or("", |_| " X_E4M3");
+        self.spec("").macros() + quantised
     }
 
     /// The call of a tactic for at most `most` rows.
@@ -97,6 +125,7 @@ impl<'a> Layer<'a> {
             Tactic::Gemv(gemv) => self.gemv_call(target, gemv),
             Tactic::Mma(mma) => self.mma_call(mma),
             Tactic::Wgmma(wgmma) => self.wgmma_call(target, wgmma, most),
+            Tactic::Product(product) => self.product_call(product, most),
         }
     }
 

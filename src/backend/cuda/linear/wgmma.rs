@@ -1,27 +1,58 @@
 //! `kernels/linear/sm90_gemm.cu`: Hopper's warpgroups.
 
-use super::{Layer, Tactic};
+use serde::{Deserialize, Serialize};
+
+use super::Layer;
 use crate::backend::cuda::call::{Arg, Call, Grid, Shared};
 use crate::backend::cuda::driver::MapElement;
 use crate::backend::cuda::target::CudaTarget;
 use crate::types::DType;
 
 /// The kernel's tuning macros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::backend::cuda) struct Wgmma {
     bm: usize,
     bn: usize,
     stages: usize,
     /// Blocks that share a tile's K.
     split: usize,
-    /// Blocks that share weights.
+    /// Blocks that share an operand.
     cluster: usize,
+    /// They share tokens, else weights.
+    share_x: bool,
+}
+
+/// How many tactics are worth a measurement.
+const MOST_MEASURED: usize = 14;
+const MOST_STAGES: usize = 12;
+
+impl Wgmma {
+    fn shared(&self) -> usize {
+        self.stages * ((self.bm + self.bn) * 128 + 16) + 1024
+    }
+
+    /// With as many stages as fit.
+    fn deepest(bm: usize, bn: usize, split: usize, cluster: usize, share_x: bool, most: usize) -> Self {
+        let form = |stages| Self { bm, bn, stages, split, cluster, share_x };
+        let fits = (1..=MOST_STAGES).rev().map(form).find(|form| form.shared() <= most);
+        fits.unwrap_or(form(1))
+    }
 }
 
 impl Layer<'_> {
-    /// What a sweep on an H100 found: narrow tiles and split sums while weights are what is waited for, then wide tiles in
-    /// clusters that share them.
-    pub(super) fn wgmma(&self, target: &CudaTarget, rows: usize) -> Tactic {
+    /// The default, which a sweep on an H100 found: narrow tiles and split sums while weights are what is waited for, then wide
+    /// tiles in clusters that share them. After it those that a model of the kernel deems the fastest.
+    pub(super) fn wgmmas(&self, target: &CudaTarget, rows: usize) -> Vec<Wgmma> {
+        let default = self.default_wgmma(target, rows);
+        let mut others = self.all_wgmmas(target, rows);
+        others.retain(|other| *other != default);
+        others.sort_by_cached_key(|other| self.cycles(target, other, rows));
+        others.truncate(MOST_MEASURED);
+        [default].into_iter().chain(others).collect()
+    }
+
+    fn default_wgmma(&self, target: &CudaTarget, rows: usize) -> Wgmma {
         let columns = self.matrices() * self.n;
         // Where the tiles alone would leave multiprocessors idle.
         let split =
@@ -35,16 +66,79 @@ impl Layer<'_> {
             129..=512 if !wide => (128, 128, 6, 1, 2),
             _ => (128, 256, 4, 1, 2),
         };
-        Tactic::Wgmma(Wgmma { bm, bn, stages, split, cluster })
+        Wgmma { bm, bn, stages, split, cluster, share_x: false }
+    }
+
+    /// Every form that the kernel has for this layer.
+    fn all_wgmmas(&self, target: &CudaTarget, rows: usize) -> Vec<Wgmma> {
+        let most = target.shared_bytes - 1024;
+        let mut all = Vec::new();
+        let heights: &[usize] = if rows <= 64 { &[64] } else { &[64, 128] };
+        for &bm in heights {
+            for bn in (32..=256).step_by(32) {
+                for split in 1..=4 {
+                    for (cluster, share_x) in [(1, false), (2, false), (2, true), (4, false), (4, true)] {
+                        let form = Wgmma::deepest(bm, bn, split, cluster, share_x, most);
+                        if self.has_wgmma(&form, rows) {
+                            all.push(form);
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// What the kernel's source says of its macros, and that no block of a cluster or part of a sum is idle.
+    fn has_wgmma(&self, form: &Wgmma, rows: usize) -> bool {
+        let weight_rows = form.bn / self.matrices();
+        let (shared, alone) = if form.share_x { (form.bm, weight_rows) } else { (weight_rows, form.bm) };
+        let halves = form.bm == 64 && self.matrices() == 2;
+        (!halves || form.bn.is_multiple_of(64))
+            && (!self.has_block_scales() || form.bn.is_power_of_two())
+            && shared.is_multiple_of(8 * form.cluster)
+            && alone.is_multiple_of(8)
+            && self.k >= 512 * form.split
+            && form.stages >= 3
+            && match form.share_x {
+                true => self.column_tiles(form.bn) >= form.cluster,
+                false => rows.div_ceil(form.bm) >= form.cluster,
+            }
+    }
+
+    /// Cycles by a model: tiles run in waves; in each step of 128 bytes of K a block copies its operands from L2 and multiplies
+    /// them, whichever takes longer; and the weights come from memory once. Measured rates of an H100, rounded.
+    fn cycles(&self, target: &CudaTarget, form: &Wgmma, rows: usize) -> usize {
+        const FROM_L2: usize = 48;
+        const FROM_MEMORY: usize = 13;
+        const MULTIPLIED: usize = 32;
+        let bytes = if self.is_e4m3() { 1 } else { 2 };
+        let (tiles, blocks) = (self.wgmma_tiles(form, rows), target.multiprocessors / form.cluster * form.cluster);
+        let waves = tiles.div_ceil(blocks);
+        let steps = (self.k * bytes).div_ceil(128).div_ceil(form.split);
+        let (x, weight) = match form.share_x {
+            true => (form.bm / form.cluster, form.bn),
+            false => (form.bm, form.bn / form.cluster),
+        };
+        let step = ((x + weight) * 128 / FROM_L2).max(form.bm * form.bn / MULTIPLIED);
+        let out = form.bm * form.bn * if form.split > 1 { 24 } else { 8 } / FROM_L2;
+        let weights = self.matrices() * self.n * self.k * bytes / (tiles.min(blocks) * FROM_MEMORY);
+        (waves * (steps * step + out)).max(weights)
+    }
+
+    /// Tiles with their parts of K for so many rows.
+    fn wgmma_tiles(&self, form: &Wgmma, rows: usize) -> usize {
+        let (tall, wide) = if form.share_x { (1, form.cluster) } else { (form.cluster, 1) };
+        rows.div_ceil(form.bm).next_multiple_of(tall) * self.column_tiles(form.bn).next_multiple_of(wide) * form.split
     }
 
     pub(super) fn wgmma_call(&self, target: &CudaTarget, wgmma: Wgmma, most: usize) -> Call {
-        let Wgmma { bm, bn, stages, split, cluster } = wgmma;
-        let column_tiles = self.column_tiles(bn);
+        let Wgmma { bm, bn, stages, split, cluster, share_x } = wgmma;
+        let (tall, wide) = if share_x { (1, cluster) } else { (cluster, 1) };
         let grid = Grid::Persistent {
             per: bm as u32,
-            cluster: cluster as u32,
-            tiles: (column_tiles * split) as u32,
+            cluster: tall as u32,
+            tiles: (self.column_tiles(bn).next_multiple_of(wide) * split) as u32,
             most: (target.present / cluster * cluster) as u32,
         };
         let spec = self
@@ -54,14 +148,14 @@ impl Layer<'_> {
             .define("STAGES", stages)
             .define("SPLIT_K", split)
             .define("CLUSTER", cluster)
+            .define_if(share_x, "SHARE_X", 1)
             .define_if(self.is_e4m3(), "E4M3", 1);
-        let shared = stages * ((bm + bn) * 128 + 16) + 1024;
-        let mut call = Call::new(spec, 384, grid, self.count(), self.wgmma_args(&wgmma)).shared(shared as u32);
+        let tiles = self.wgmma_tiles(&wgmma, most);
+        let mut call = Call::new(spec, 384, grid, self.count(), self.wgmma_args(&wgmma)).shared(wgmma.shared() as u32);
         call.cluster = cluster as u32;
-        let tiles = most.div_ceil(bm).next_multiple_of(cluster) * column_tiles;
         match split {
             1 => call,
-            _ => call.split(tiles * split * bm * bn * 4, tiles * 8),
+            _ => call.split(tiles * bm * bn * 4, tiles / split * 8),
         }
     }
 
@@ -73,14 +167,15 @@ impl Layer<'_> {
             (false, DType::F16) => (MapElement::Half, 64),
             (false, _) => (MapElement::Bf16, 64),
         };
-        let box_rows = wgmma.bn / self.matrices() / wgmma.cluster;
+        let (x_parts, weight_parts) = if wgmma.share_x { (wgmma.cluster, 1) } else { (1, wgmma.cluster) };
+        let box_rows = wgmma.bn / self.matrices() / weight_parts;
         // The kernel wants a second map even where it has no second matrix.
         let weight = |index: usize| {
             let of = *linear.weights.get(index).unwrap_or(&linear.weights[0]);
             Arg::WeightMap { of, element, box_rows, box_columns }
         };
         vec![
-            Arg::BufferMap { of: linear.x, element, box_rows: wgmma.bm, box_columns },
+            Arg::BufferMap { of: linear.x, element, box_rows: wgmma.bm / x_parts, box_columns },
             weight(0),
             weight(1),
             Arg::Buffer(linear.out),

@@ -8,8 +8,9 @@ use cudarc::driver::sys::{self, CUresult, CUstreamCaptureMode};
 
 use super::super::blueprint::graph_bytes;
 use super::super::driver::{
-    Address, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Module, TensorMap,
+    Address, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Matmul, Module, TensorMap,
 };
+use super::super::matmul::{MatmulOperands, MatmulSpec};
 use super::{Loaded, RealDriver, launch};
 use crate::error::{Error, Result};
 
@@ -175,6 +176,19 @@ impl Driver for RealDriver {
         };
         self.check(result, "cuTensorMapEncodeTiled").map_err(|error| launch::naming(error, &format!("{spec:?}")))?;
         Ok(map)
+    }
+
+    fn matmul(&self, spec: &MatmulSpec) -> Result<Matmul> {
+        self.prepare_matmul(spec)
+    }
+
+    unsafe fn launch_matmul(&self, matmul: Matmul, operands: &MatmulOperands, rows: u32) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { self.enqueue_matmul(matmul, operands, rows) }
+    }
+
+    fn release_matmul(&self, matmul: Matmul) {
+        self.drop_matmul(matmul);
     }
 
     fn begin_capture(&self) -> Result<()> {

@@ -3,6 +3,7 @@
 mod calls;
 mod fault;
 pub(super) mod launch;
+mod matmul;
 mod probe;
 
 use std::collections::{HashMap, HashSet};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUresult, CUstream, CUstreamCaptureMode};
 use fault::Fault;
+use matmul::Matmuls;
 use parking_lot::Mutex;
 
 use super::driver::{Address, DeviceInfo, Driver, Event};
@@ -30,6 +32,7 @@ pub struct RealDriver {
     lost: OnceLock<Error>,
     capturing: AtomicBool,
     live: Mutex<Live>,
+    matmuls: Mutex<Matmuls>,
 }
 
 /// Everything not given back yet.
@@ -97,6 +100,7 @@ impl RealDriver {
             lost: OnceLock::new(),
             capturing: AtomicBool::new(false),
             live: Mutex::default(),
+            matmuls: Mutex::default(),
         };
         driver.stream = driver.new_stream()?;
         Ok(Arc::new(driver))
@@ -153,19 +157,22 @@ impl RealDriver {
     /// Runs a release; on a lost device it is left to the context's end.
     fn give_back(&self, call: &str, release: impl FnOnce() -> CUresult) {
         let Ok(_context) = self.enter() else { return };
-        // A thread that captures may not free in its mode, but must when it gives up halfway.
-        let mut mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        let relaxed = self.capturing.load(Ordering::Relaxed);
-        if relaxed {
-            // SAFETY: swaps this thread's mode with `mode`.
-            unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
-        }
         // A loss is remembered and told by the next call that can fail.
-        let _ = self.check(release(), call);
-        if relaxed {
-            // SAFETY: as above, back again.
-            unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+        let _ = self.check(self.relaxed(release), call);
+    }
+
+    /// Runs what a thread that captures may not do in its mode, such as freeing when it gives up halfway.
+    fn relaxed<R>(&self, call: impl FnOnce() -> R) -> R {
+        if !self.capturing.load(Ordering::Relaxed) {
+            return call();
         }
+        let mut mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: swaps this thread's mode with `mode`.
+        unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+        let result = call();
+        // SAFETY: as above, back again.
+        unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+        result
     }
 
     /// Asks until the answer is not "not ready". Blocking waits of the driver wake tens of microseconds late, which a
@@ -217,6 +224,7 @@ impl RealDriver {
         }
         // Of a lost device nothing below does anything; the loss was told where it was found.
         let _ = self.synchronize();
+        self.end_matmuls();
         let live = std::mem::take(self.live.get_mut());
         let stream = self.stream;
         // SAFETY: each handle was made by this driver, is still alive, and the stream that used it is empty.

@@ -1,0 +1,173 @@
+//! Finds the fastest tactic of every linear layer: each candidate runs on the device that is there, or did so in an earlier
+//! build.
+
+mod bed;
+mod timings;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::bind::Modules;
+use super::call::Call;
+use super::choose::{Selector, half};
+use super::cubins::{Compiler, CubinStore};
+use super::cublas;
+use super::driver::Driver;
+use super::kernel::KernelSpec;
+use super::linear::{Layer, Tactic};
+use super::tactics::Tactics;
+use super::target::CudaTarget;
+use super::work::Linear;
+use crate::engine::Plan;
+use crate::error::{Result, Status};
+use bed::Bed;
+use timings::TimingKey;
+pub use timings::Timings;
+
+/// How a tuning went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TuneSummary {
+    /// Candidates that were timed now.
+    pub measured: usize,
+    /// Candidates whose timing an earlier build left.
+    pub remembered: usize,
+    /// Candidates that this device or compiler refused; the choice is among the others.
+    pub refused: usize,
+}
+
+/// A layer that computes so many rows by one of its candidates.
+struct Trial {
+    /// Index into [`Tuner::layers`].
+    layer: usize,
+    rows: usize,
+    tactic: Tactic,
+    call: Call,
+    key: TimingKey,
+}
+
+type Report<'a> = &'a mut dyn FnMut(f32) -> Result<()>;
+type Cubins = HashMap<KernelSpec, Arc<[u8]>>;
+
+/// Part of a tuning, by time, that compiles.
+const COMPILING: f32 = 0.7;
+/// What two measurements of one kernel differ by.
+const NOISE: f32 = 1.02;
+
+/// Measures on one device.
+pub struct Tuner<'a, C> {
+    pub driver: &'a Arc<dyn Driver>,
+    pub cubins: &'a CubinStore<C>,
+    pub timings: &'a mut Timings,
+    /// Compiling threads.
+    pub threads: usize,
+}
+
+impl<C: Compiler> Tuner<'_, C> {
+    /// The fastest tactics of a plan. `report` hears which part is done, and ends the tuning by an error.
+    ///
+    /// # Errors
+    /// What `report` or the compiler says; `OutOfMemory` when a layer does not fit beside what else is on the device; `DeviceLost`.
+    pub fn tune(&mut self, plan: &Plan, tactics: &mut Tactics, report: Report<'_>) -> Result<TuneSummary> {
+        let products = cublas::version().is_ok();
+        let target = CudaTarget { products, ..CudaTarget::of(self.driver.info(), plan.invariant) };
+        let layers = Selector { plan, target: &target, tactics: &Tactics::default() }.layers();
+        let trials = self.trials(plan, &target, &layers)?;
+        let open: Vec<&Trial> = trials.iter().filter(|trial| self.timings.get(trial.key).is_none()).collect();
+        let mut summary = TuneSummary { remembered: trials.len() - open.len(), ..TuneSummary::default() };
+        let cubins = self.compile(&open, report)?;
+        self.measure(plan, &layers, &open, &cubins, &mut summary, report)?;
+        for (trial, fastest) in self.fastest(&trials) {
+            let layer = Layer::new(plan, &layers[trial.layer].0, half(plan));
+            tactics.set(target.arch, layer.key(), trial.rows, fastest);
+        }
+        Ok(summary)
+    }
+
+    /// Every candidate of every layer and row count that has a choice.
+    fn trials(&self, plan: &Plan, target: &CudaTarget, layers: &[(Linear, usize)]) -> Result<Vec<Trial>> {
+        let mut trials = Vec::new();
+        for (index, (linear, rows)) in layers.iter().enumerate() {
+            let layer = Layer::new(plan, linear, half(plan));
+            let candidates = layer.candidates(target, *rows);
+            if candidates.len() < 2 {
+                continue;
+            }
+            for tactic in candidates {
+                let call = layer.call(target, tactic, *rows);
+                let key = TimingKey::new(&call, *rows, self.driver.info())?;
+                trials.push(Trial { layer: index, rows: *rows, tactic, call, key });
+            }
+        }
+        Ok(trials)
+    }
+
+    /// The machine code of all trials, as far as there is any.
+    fn compile(&self, trials: &[&Trial], report: Report<'_>) -> Result<Cubins> {
+        let specs: BTreeSet<_> = trials.iter().filter_map(|trial| trial.call.spec()).collect();
+        let specs: Vec<_> = specs.into_iter().cloned().collect();
+        let arch = self.driver.info().arch;
+        let mut cubins = Cubins::new();
+        // A handful between reports, so that a build can be cancelled.
+        for part in specs.chunks(4 * self.threads.max(1)) {
+            report(COMPILING * cubins.len() as f32 / specs.len() as f32)?;
+            let compiled = self.cubins.get_all(part, arch, self.threads)?;
+            cubins.extend(part.iter().cloned().zip(compiled));
+        }
+        Ok(cubins)
+    }
+
+    /// Times every trial, layer by layer.
+    fn measure(
+        &mut self,
+        plan: &Plan,
+        layers: &[(Linear, usize)],
+        trials: &[&Trial],
+        cubins: &Cubins,
+        summary: &mut TuneSummary,
+        report: Report<'_>,
+    ) -> Result<()> {
+        let mut modules = Modules::new(self.driver);
+        let mut of_layer: BTreeMap<String, Vec<&Trial>> = BTreeMap::new();
+        for trial in trials {
+            let key = Layer::new(plan, &layers[trial.layer].0, half(plan)).key();
+            of_layer.entry(key).or_default().push(trial);
+        }
+        let mut done = 0;
+        for alike in of_layer.into_values() {
+            let most = alike.iter().map(|trial| trial.rows).max().unwrap_or(0);
+            let calls = alike.iter().map(|trial| &trial.call);
+            let bed = Bed::new(self.driver, plan, &layers[alike[0].layer].0, most, calls)?;
+            for trial in alike {
+                report(COMPILING + (1.0 - COMPILING) * done as f32 / trials.len() as f32)?;
+                done += 1;
+                let loaded = modules.load(&trial.call, &mut |spec| Ok(Arc::clone(&cubins[spec])));
+                let linear = &layers[trial.layer].0;
+                match loaded.and_then(|loaded| bed.time(linear, &trial.call, loaded, trial.rows)) {
+                    Ok(microseconds) => {
+                        summary.measured += 1;
+                        self.timings.put(trial.key, microseconds);
+                    }
+                    Err(error) if error.status() == Status::DeviceLost => return Err(error),
+                    Err(_) => summary.refused += 1,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Of each layer and row count a trial and the fastest tactics: one of our own kernels, and before it a product of the
+    /// vendor's library if that is faster still. The default, which comes first, stays where the difference is noise.
+    fn fastest<'t>(&self, trials: &'t [Trial]) -> Vec<(&'t Trial, Vec<Tactic>)> {
+        let same = |a: &Trial, b: &Trial| (a.layer, a.rows) == (b.layer, b.rows);
+        let timed = |trial: &Trial| Some((trial.tactic, self.timings.get(trial.key)?));
+        let best = |group: &'t [Trial]| {
+            let (products, own): (Vec<_>, Vec<_>) =
+                group.iter().filter_map(timed).partition(|(tactic, _)| matches!(tactic, Tactic::Product(_)));
+            let least = |of: &[(Tactic, f32)]| of.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
+            let ours = least(&own).map(|least| if own[0].1 <= least.1 * NOISE { own[0] } else { least })?;
+            let theirs = least(&products).filter(|theirs| theirs.1 * NOISE < ours.1);
+            Some((&group[0], theirs.into_iter().chain([ours]).map(|(tactic, _)| tactic).collect()))
+        };
+        trials.chunk_by(same).filter_map(best).collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! The tuner on a device that runs nothing but checks every call.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::backend::cuda::fake::{Call, FakeDriver};
+use crate::backend::cuda::{
+    Arch, Compiler, CubinStore, CudaTarget, Driver, KernelSpec, Selector, StoredCubins, StoredPolicy, Tactics, Timings,
+    TuneSummary, Tuner,
+};
+use crate::engine::{Plan, Target};
+use crate::error::Error;
+
+const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 1024, "hidden_size": 512,
+    "intermediate_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 8, "num_key_value_heads": 2,
+    "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": false}"#;
+
+struct Names;
+
+impl Compiler for Names {
+    fn version(&self) -> Result<(u32, u32)> {
+        Ok((13, 0))
+    }
+
+    fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
+        Ok(spec.describe(arch).into())
+    }
+}
+
+fn plan_of(precision: Precision) -> Plan {
+    let folder = tempfile::tempdir().expect("a directory");
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, MODEL).expect("writes");
+    let options = BuildOptions { target: Target::Cuda, precision: Some(precision), ..BuildOptions::default() };
+    plan(&Source::Dummy { config, seed: 0 }, &options).expect("plans")
+}
+
+fn tune(driver: &Arc<FakeDriver>, plan: &Plan, timings: &mut Timings) -> Result<(TuneSummary, Tactics)> {
+    let driver: Arc<dyn Driver> = driver.clone();
+    let cubins = CubinStore::with_compiler(StoredCubins::default(), StoredPolicy::Refuse, None, Names);
+    let mut tactics = Tactics::default();
+    let mut last = 0.0;
+    let summary =
+        Tuner { driver: &driver, cubins: &cubins, timings, threads: 2 }.tune(plan, &mut tactics, &mut |part| {
+            assert!((last..=1.0).contains(&part));
+            last = part;
+            Ok(())
+        });
+    Ok((summary?, tactics))
+}
+
+#[test]
+fn every_candidate_is_a_launch_that_a_device_takes() {
+    for (number, precision) in [(90, Precision::Fp8), (80, Precision::F16)] {
+        let driver = FakeDriver::with(Arch { major: number / 10, minor: number % 10 }, 2 << 30);
+        let (summary, tactics) = tune(&driver, &plan_of(precision), &mut Timings::default()).expect("tunes");
+        assert!(summary.measured > 50 && summary.refused == 0 && summary.remembered == 0, "{number}: {summary:?}");
+        assert!(!tactics.is_empty());
+        assert_eq!(driver.alive(), Default::default());
+    }
+}
+
+#[test]
+fn the_fastest_is_taken_and_only_what_the_library_would_try() {
+    let (driver, plan) = (FakeDriver::with(Arch { major: 9, minor: 0 }, 2 << 30), plan_of(Precision::Bf16));
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut timings = Timings::open(file.path().into());
+    let (first, by_default) = tune(&driver, &plan, &mut timings).expect("tunes");
+    timings.save();
+
+    let target = CudaTarget::typical(Arch { major: 9, minor: 0 }, false);
+    let specs = |tactics: &Tactics| Selector { plan: &plan, target: &target, tactics }.specialisations();
+    // The fake's clock gives all the same time, which leaves every default.
+    assert_eq!(specs(&by_default), specs(&Tactics::default()));
+
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(file.path()).expect("reads")).expect("JSON");
+    for time in json["microseconds"].as_object_mut().expect("an object").values_mut().step_by(2) {
+        *time = serde_json::json!(0.001);
+    }
+    std::fs::write(file.path(), json.to_string()).expect("writes");
+    let (second, tuned) = tune(&driver, &plan, &mut Timings::open(file.path().into())).expect("tunes");
+    assert_eq!((second.measured, second.remembered), (0, first.measured));
+    assert_ne!(specs(&tuned), specs(&by_default));
+
+    let json = tuned.to_json().expect("writes");
+    assert_eq!(Tactics::from_json(&json).expect("reads"), tuned);
+    assert_eq!(Tactics::from_json(b"{\"sm_90a\": 1}").unwrap_err().status(), Status::Corrupt);
+    // What the library would not try itself it does not follow.
+    let json = String::from_utf8(json).expect("text");
+    let wrong = json.replace("\"bm\":", "\"bm\":1").replace("\"chunk\":", "\"chunk\":1");
+    assert_ne!(json, wrong);
+    assert_eq!(specs(&Tactics::from_json(wrong.as_bytes()).expect("reads")), specs(&Tactics::default()));
+}
+
+#[test]
+fn a_tuning_ends_with_what_goes_wrong() {
+    let plan = plan_of(Precision::Bf16);
+    let driver = FakeDriver::new();
+    driver.fail(Call::Launch, 20);
+    assert_eq!(tune(&driver, &plan, &mut Timings::default()).unwrap_err().status(), Status::DeviceLost);
+    let small = FakeDriver::with(Arch { major: 9, minor: 0 }, 64 << 20);
+    let error = tune(&small, &plan, &mut Timings::default()).unwrap_err();
+    assert_eq!(error.status(), Status::OutOfMemory);
+    assert!(error.to_string().contains("tuned layer"), "{error}");
+    assert_eq!(small.alive(), Default::default());
+
+    let driver: Arc<dyn Driver> = FakeDriver::new();
+    let cubins = CubinStore::with_compiler(StoredCubins::default(), StoredPolicy::Refuse, None, Names);
+    let mut timings = Timings::default();
+    let cancel = &mut |part| match part {
+        0.0..0.8 => Ok(()),
+        _ => Err(Error::Cancelled { what: "build".into(), why: "enough".into() }),
+    };
+    let mut tuner = Tuner { driver: &driver, cubins: &cubins, timings: &mut timings, threads: 2 };
+    assert_eq!(tuner.tune(&plan, &mut Tactics::default(), cancel).unwrap_err().status(), Status::Cancelled);
+}
