@@ -49,19 +49,15 @@ impl Modules {
         self.module_bytes + if self.products.is_empty() { 0 } else { PRODUCTS_BYTES }
     }
 
-    /// The code of a call; `cubin` gives that of kernels which are not loaded yet.
-    pub(super) fn load(
-        &mut self,
-        call: &Call,
-        cubin: &mut dyn FnMut(&KernelSpec) -> Result<Arc<[u8]>>,
-    ) -> Result<Loaded> {
+    /// The code of a call, whose kernel is among `cubins`.
+    pub(super) fn load(&mut self, call: &Call, cubins: &HashMap<KernelSpec, Arc<[u8]>>) -> Result<Loaded> {
         match &call.code {
             Code::Kernel(spec) => {
                 let module = match self.modules.get(spec) {
                     Some(module) => *module,
                     None => {
-                        let cubin = cubin(spec)?;
-                        let module = self.driver.load(&cubin, &spec.describe(self.driver.info().arch))?;
+                        let cubin = &cubins[spec];
+                        let module = self.driver.load(cubin, &spec.describe(self.driver.info().arch))?;
                         self.module_bytes += module_bytes(cubin.len());
                         self.modules.insert(spec.clone(), module);
                         module

@@ -1,6 +1,6 @@
 //! A plan as it will be loaded, before anything is: its classes, where everything goes, and what it all takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::attention::{tile_tokens, tiles_only};
@@ -9,6 +9,7 @@ use super::choose::{Class, Selector};
 use super::cubins::{Compiler, CubinStore};
 use super::driver::Arch;
 use super::flight::Flight;
+use super::kernel::KernelSpec;
 use super::program::Sizes;
 use super::sample;
 use super::step::Layout;
@@ -21,10 +22,10 @@ use crate::error::Result;
 pub(super) const DEPTH: usize = 2;
 
 /// Device memory of a graph for each of its kernels. Drivers of CUDA 12 and 13 take about 10 KiB.
-const GRAPH_NODE_BYTES: usize = 16 << 10;
+pub const GRAPH_NODE_BYTES: usize = 16 << 10;
 
 /// Device memory of a module beside its code: what the driver rounds up to.
-const MODULE_BYTES: usize = 64 << 10;
+pub const MODULE_BYTES: usize = 64 << 10;
 
 /// Code of a kernel that is still to be compiled: more than any of this library's sources gives.
 const UNKNOWN_CUBIN_BYTES: usize = 256 << 10;
@@ -42,8 +43,8 @@ pub(super) struct Blueprint {
     pub(super) sampling: [(Shared, usize); 5],
     /// Row counts that get a decode graph.
     pub(super) buckets: Vec<usize>,
-    pub(super) cubins: CubinStore<Arc<dyn Compiler>>,
-    pub(super) arch: Arch,
+    cubins: CubinStore<Arc<dyn Compiler>>,
+    arch: Arch,
 }
 
 impl Blueprint {
@@ -84,14 +85,31 @@ impl Blueprint {
         DEPTH * Flight::bytes_for(self.layout.bytes, self.limits.logit_rows)
     }
 
+    /// The machine code of every kernel, what has to be compiled by all processors together.
+    ///
+    /// # Errors
+    /// As [`CubinStore::get_all`].
+    pub(super) fn cubins(&self) -> Result<HashMap<KernelSpec, Arc<[u8]>>> {
+        let specs: Vec<KernelSpec> = self.specs().into_iter().cloned().collect();
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cubins = self.cubins.get_all(&specs, self.arch, threads)?;
+        Ok(specs.into_iter().zip(cubins).collect())
+    }
+
+    fn calls(&self) -> impl Iterator<Item = &Call> {
+        let works = self.classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
+        works.chain(self.classes.iter().flat_map(|class| &class.sampling))
+    }
+
+    fn specs(&self) -> BTreeSet<&KernelSpec> {
+        self.calls().filter_map(Call::spec).collect()
+    }
+
     /// Of modules, and of the vendor's library where it is used.
     fn code_bytes(&self) -> Result<usize> {
-        let works = self.classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
-        let calls = || works.clone().chain(self.classes.iter().flat_map(|class| &class.sampling));
-        let specs: BTreeSet<_> = calls().filter_map(Call::spec).collect();
         let bytes = |spec| Ok(self.cubins.stored_bytes(spec, self.arch)?.unwrap_or(UNKNOWN_CUBIN_BYTES));
-        let modules: usize = specs.into_iter().map(|spec| bytes(spec).map(module_bytes)).sum::<Result<_>>()?;
-        let products = calls().any(|call| matches!(call.code, Code::Product(_)));
+        let modules: usize = self.specs().into_iter().map(|spec| bytes(spec).map(module_bytes)).sum::<Result<_>>()?;
+        let products = self.calls().any(|call| matches!(call.code, Code::Product(_)));
         Ok(modules + if products { PRODUCTS_BYTES } else { 0 })
     }
 

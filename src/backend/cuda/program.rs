@@ -128,6 +128,7 @@ impl Resident {
     pub(super) fn new(driver: &Arc<dyn Driver>, engine: &Engine, blueprint: &Blueprint) -> Result<Self> {
         let plan = engine.plan();
         let Blueprint { limits, classes, layout, sizes, .. } = blueprint;
+        let cubins = blueprint.cubins()?;
         let mut memory = Vec::new();
         let mut take = |bytes: usize, what: &str| -> Result<Address> {
             let taken = DeviceMemory::zeroed(driver, bytes, what)?;
@@ -170,7 +171,7 @@ impl Resident {
                     offsets: &class.workspace.offsets,
                 };
                 let mut bind = |call: &Call| {
-                    let loaded = modules.load(call, &mut |spec| blueprint.cubins.get(spec, blueprint.arch))?;
+                    let loaded = modules.load(call, &cubins)?;
                     binder.bind(call, loaded)
                 };
                 let launches = class
