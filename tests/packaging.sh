@@ -28,7 +28,9 @@ installed_files() {
       lib/libtrtllm.a lib/libtrtllm.so lib/libtrtllm.so.0.1 lib/libtrtllm.so.0.1.0 lib/pkgconfig/trtllm.pc
     for noun in builder engine executor network request response sampling status tokenizer version; do
       echo "include/trtllm/$noun.h"
+      echo "include/trtllm/$noun.hpp"
     done
+    printf 'include/trtllm/%s.hpp\n' callback handle progress span stream
   } | LC_ALL=C sort >"$work/files.expected"
   (cd "$prefix" && find . ! -type d | sed 's|^\./||' | LC_ALL=C sort) >"$work/files.found"
   diff "$work/files.expected" "$work/files.found" &&
@@ -56,9 +58,11 @@ headers() {
     "$2" -std=c11 $warnings -I"$prefix/include" -fsyntax-only "$work/header.c" || return 1
     "$1" -std=c++17 $warnings -I"$prefix/include" -fsyntax-only -x c++ "$work/header.c" || return 1
   done
-  printf '#include <trtllm.hpp>\n#include <trtllm.hpp>\n' >"$work/header.cpp"
-  for standard in c++17 c++20; do
-    "$1" -std=$standard $warnings -I"$prefix/include" -fsyntax-only "$work/header.cpp" || return 1
+  for header in trtllm.hpp $(cd "$prefix/include" && echo trtllm/*.hpp); do
+    printf '#include <%s>\n#include <%s>\n' "$header" "$header" >"$work/header.cpp"
+    for standard in c++17 c++20; do
+      "$1" -std=$standard $warnings -I"$prefix/include" -fsyntax-only "$work/header.cpp" || return 1
+    done
   done
 }
 
@@ -146,8 +150,8 @@ chat_refuses() {
 }
 
 bench() {
-  "$work/examples-cpp-gcc/bench" --engine "$engine" --input 16 --output 8 --repeat 2 --requests 6 --concurrency 1,4 --json \
-    >"$work/bench.json" && cmake -DREPORT="$work/bench.json" -P tests/cpp/check_bench.cmake
+  "$work/examples-cpp-gcc/bench" latency throughput decode --engine "$engine" --input 16 --output 64 --repeat 2 --requests 6 \
+    --concurrency 1,4 --json >"$work/bench.json" && cmake -DREPORT="$work/bench.json" -P tests/cpp/check_bench.cmake
 }
 
 # An engine of random weights is built where it shall be, measured, and gone afterwards; with --keep it stays.
@@ -163,7 +167,9 @@ bench_dummy() {
 
 bench_refuses() {
   ! "$work/examples-cpp-gcc/bench" --engine "$engine" --input 0 2>"$work/bench.err" && expect "--input: must be at least 1" "$work/bench.err" &&
-    ! "$work/examples-cpp-gcc/bench" --inputs 3 2>"$work/bench.err" && expect "unknown argument: --inputs" "$work/bench.err"
+    ! "$work/examples-cpp-gcc/bench" --inputs 3 2>"$work/bench.err" && expect "unknown argument: --inputs" "$work/bench.err" &&
+    ! "$work/examples-cpp-gcc/bench" decode --engine "$engine" --input 4 --output 8 --batch 1 --concurrency 2 2>"$work/bench.err" &&
+    expect "no step had all 2 requests in decode" "$work/bench.err"
 }
 
 cpp_header() {
@@ -198,8 +204,8 @@ valgrind_cancel() {
 
 # Generated headers have cbindgen's format.
 formatted() {
-  find include/trtllm.hpp examples-c examples-cpp tests \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp' \) -print0 |
-    xargs -0 clang-format --dry-run --Werror
+  find include examples-c examples-cpp tests \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp' \) -print0 |
+    grep -zv '^include/.*\.h$' | xargs -0 clang-format --dry-run --Werror
 }
 
 quickstart_command() {

@@ -1,11 +1,12 @@
-// Measures latency and throughput of an engine. `bench` alone shows its options; README.md of this folder says what the
-// figures mean.
+// Measures latency, throughput and decode steps of an engine. `bench` alone shows its options; README.md of this folder
+// says what the figures mean.
 #include <algorithm>
 #include <iostream>
 #include <stdexcept>
 #include <trtllm.hpp>
 
 #include "clock.hpp"
+#include "decode.hpp"
 #include "engine_source.hpp"
 #include "machine.hpp"
 #include "measure.hpp"
@@ -61,6 +62,11 @@ Report measure(const Options &options) {
     if (options.throughput) {
         for (const std::uint32_t concurrency : options.concurrency) {
             report.throughput.push_back(measure_throughput(executor, workload, options, concurrency));
+        }
+    }
+    if (options.decode) {
+        for (const std::uint32_t concurrency : options.concurrency) {
+            report.decode.push_back(measure_decode(executor, workload, options, concurrency));
         }
     }
     report.cache_bytes = options.executor_config().kv_tokens * engine.info().kv_bytes_per_token;

@@ -74,13 +74,6 @@ Run serve(trtllm::Executor &executor, std::vector<trtllm::Request> requests, std
     return run;
 }
 
-std::vector<trtllm::Request> prompts(Workload &workload, std::uint32_t count) {
-    std::vector<trtllm::Request> requests;
-    requests.reserve(count);
-    for (std::uint32_t i = 0; i < count; ++i) requests.push_back(workload.next());
-    return requests;
-}
-
 std::vector<double> scaled(const std::vector<double> &values, double factor) {
     std::vector<double> result = values;
     for (double &value : result) value *= factor;
@@ -115,7 +108,7 @@ Throughput measure_throughput(trtllm::Executor &executor, Workload &workload, co
     std::vector<double> requests_per_s;
     std::vector<double> first_token;
     for (std::uint32_t i = 0; i < options.warmup + options.repeat; ++i) {
-        const Run run = serve(executor, prompts(workload, requests), concurrency, options.output);
+        const Run run = serve(executor, workload.several(requests), concurrency, options.output);
         if (i < options.warmup) continue;
         requests_per_s.push_back(requests / run.seconds);
         first_token.insert(first_token.end(), run.first_token.begin(), run.first_token.end());

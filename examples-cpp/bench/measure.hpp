@@ -1,4 +1,4 @@
-// The two measurements: how long one request alone takes, and how much is done when many are served.
+// Two measurements: how long one request alone takes, and how much is done when many are served.
 #pragma once
 
 #include <cstdint>

@@ -110,12 +110,15 @@ Options Options::parse(int argc, char **argv) {
     Options options;
     bool latency = false;
     bool throughput = false;
+    bool decode = false;
     for (int i = 1; i < argc; ++i) {
         const std::string_view name = argv[i];
         if (name == "latency") {
             latency = true;
         } else if (name == "throughput") {
             throughput = true;
+        } else if (name == "decode") {
+            decode = true;
         } else if (name == "--json") {
             options.json = true;
         } else if (name == "--invariant") {
@@ -132,15 +135,16 @@ Options Options::parse(int argc, char **argv) {
     if (options.source_path.empty())
         throw std::invalid_argument("one of --engine, --checkpoint, --dummy-weights is needed");
     if (options.keep && options.out.empty()) throw std::invalid_argument("--keep needs --out, to say where");
-    if (latency || throughput) {
+    if (latency || throughput || decode) {
         options.latency = latency;
         options.throughput = throughput;
+        options.decode = decode;
     }
     return options;
 }
 
 const char *Options::usage() {
-    return "usage: bench [latency] [throughput] SOURCE [OPTION ...]\n"
+    return "usage: bench [latency] [throughput] [decode] SOURCE [OPTION ...]; latency and throughput by default\n"
            "\n"
            "  SOURCE, one of\n"
            "    --engine FILE                an engine that is there\n"
@@ -173,7 +177,7 @@ const char *Options::usage() {
 }
 
 std::uint32_t Options::most_concurrency() const {
-    return throughput ? *std::max_element(concurrency.begin(), concurrency.end()) : 1;
+    return throughput || decode ? *std::max_element(concurrency.begin(), concurrency.end()) : 1;
 }
 
 std::uint32_t Options::requests_at(std::uint32_t concurrent) const {

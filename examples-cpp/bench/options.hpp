@@ -17,6 +17,7 @@ struct Options {
 
     bool latency = true;
     bool throughput = true;
+    bool decode = false;
     bool json = false;
 
     trtllm_target target = TRTLLM_TARGET_CPU;

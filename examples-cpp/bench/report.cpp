@@ -49,6 +49,16 @@ std::string throughput_table(const Throughput &throughput, const Throughput &bas
     return text;
 }
 
+std::string decode_table(const Decode &decode) {
+    const Steps &steps = decode.steps;
+    const auto per_step = [&steps](const char *name, double sum) {
+        return line("  %-22s %12.3f ms a step", name, steps.per_step(sum) * 1e3);
+    };
+    return head("decode, " + std::to_string(decode.concurrency) + " at once") + row("step", decode.step_s, 1e3, "ms") +
+           per_step("on the device", steps.device_s) + per_step("exposed host time", steps.exposed_s()) +
+           per_step("device idle", steps.idle_s) + line("  %-22s %12.0f", "steps", static_cast<double>(steps.count));
+}
+
 JsonObject json_of(const Summary &summary) {
     return JsonObject()
         .add("median", summary.median)
@@ -77,6 +87,17 @@ JsonObject json_of(const Throughput &throughput, const Throughput &base) {
         .add("requests_per_s", json_of(throughput.requests_per_s))
         .add("first_token_s", json_of(throughput.first_token_s))
         .add("scaling", throughput.output_tokens_per_s.median / base.output_tokens_per_s.median);
+}
+
+JsonObject json_of(const Decode &decode) {
+    const Steps &steps = decode.steps;
+    return JsonObject()
+        .add("concurrency", decode.concurrency)
+        .add("step_s", json_of(decode.step_s))
+        .add("steps", steps.count)
+        .add("device_s", steps.per_step(steps.device_s))
+        .add("exposed_host_s", steps.per_step(steps.exposed_s()))
+        .add("device_idle_s", steps.per_step(steps.idle_s));
 }
 
 JsonObject json_of(const Options &options) {
@@ -111,6 +132,7 @@ std::string Report::table(const Options &options) const {
         line("%-24s %12.3f s, with a prompt of %u tokens", "load to first token", load_to_first_token_s, probe_tokens);
     if (latency) text += latency_table(*latency);
     for (const Throughput &at : throughput) text += throughput_table(at, throughput.front());
+    for (const Decode &at : decode) text += decode_table(at);
     text += "\n";
     text += line("%-24s %12.1f MiB", "cache", static_cast<double>(cache_bytes) / mebibyte);
     text += line("%-24s %12.1f MiB", "peak resident memory", static_cast<double>(peak_rss_bytes) / mebibyte);
@@ -133,6 +155,11 @@ std::string Report::json(const Options &options) const {
     if (latency) report.add("latency", json_of(*latency));
     std::vector<JsonObject> runs;
     for (const Throughput &at : throughput) runs.push_back(json_of(at, throughput.front()));
-    report.add("throughput", runs).add("cache_bytes", cache_bytes).add("peak_rss_bytes", peak_rss_bytes);
+    std::vector<JsonObject> decodes;
+    for (const Decode &at : decode) decodes.push_back(json_of(at));
+    report.add("throughput", runs)
+        .add("decode", decodes)
+        .add("cache_bytes", cache_bytes)
+        .add("peak_rss_bytes", peak_rss_bytes);
     return report.text() + "\n";
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "decode.hpp"
 #include "machine.hpp"
 #include "measure.hpp"
 #include "options.hpp"
@@ -29,6 +30,7 @@ struct Report {
 
     std::optional<Latency> latency;
     std::vector<Throughput> throughput;
+    std::vector<Decode> decode;
 
     // Cache for the tokens that the executor was asked to hold.
     std::uint64_t cache_bytes = 0;

@@ -13,6 +13,13 @@ trtllm::Request Workload::next(std::uint32_t input, std::uint32_t output) {
     return request;
 }
 
+std::vector<trtllm::Request> Workload::several(std::uint32_t count) {
+    std::vector<trtllm::Request> requests;
+    requests.reserve(count);
+    for (std::uint32_t i = 0; i < count; ++i) requests.push_back(next());
+    return requests;
+}
+
 std::vector<std::uint32_t> Workload::prompt(std::uint32_t length) {
     std::vector<std::uint32_t> tokens(length);
     for (std::uint32_t &token : tokens) token = static_cast<std::uint32_t>(random_() % vocab_size_);

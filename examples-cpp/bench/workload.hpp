@@ -15,6 +15,7 @@ class Workload {
     // The next prompt, to be answered by exactly `output` tokens.
     trtllm::Request next(std::uint32_t input, std::uint32_t output);
     trtllm::Request next() { return next(input_, output_); }
+    std::vector<trtllm::Request> several(std::uint32_t count);
 
    private:
     std::vector<std::uint32_t> prompt(std::uint32_t length);

@@ -105,6 +105,12 @@ typedef struct {
     uint64_t busy_ns;
     /** Bytes of weights (mapped or not), workspace and cache; on a GPU with kernels, graphs and page-locked memory. */
     uint64_t memory_bytes;
+    /** Nanoseconds of the last step on its device, from its first work to its last; on a CPU: of the computation. */
+    uint64_t last_step_device_ns;
+    /** The same of all steps. What `busy_ns` has beyond it is time of the host that the device did not hide. */
+    uint64_t device_busy_ns;
+    /** Nanoseconds that the device waited for its next step while there were requests. */
+    uint64_t device_idle_ns;
 } trtllm_executor_stats;
 
 /** The defaults: `trtllm_executor_config config = TRTLLM_EXECUTOR_CONFIG_INIT;` */

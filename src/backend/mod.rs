@@ -7,6 +7,8 @@ pub mod cuda;
 
 pub use batch::{Adjustment, Batch, BatchRow, Change, Feed, SampleRow};
 
+use std::time::Duration;
+
 use crate::engine::{Limits, Plan};
 use crate::error::Result;
 
@@ -33,6 +35,16 @@ pub struct Bindings {
     pub kv: Vec<Region>,
     /// Blocks in each group's pool.
     pub kv_blocks: usize,
+}
+
+/// How long a device had to do with one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StepTime {
+    /// From its first work to the end of its last, with what lies in between: on a GPU also copies, and waits for launches
+    /// where the host is slower than the kernels.
+    pub device: Duration,
+    /// From the end of the step before to its first work; zero for the first step.
+    pub idle: Duration,
 }
 
 /// A step made ready for its shapes and addresses.

@@ -140,14 +140,20 @@ pub struct trtllm_executor_stats {
     pub busy_ns: u64,
     /// Bytes of weights (mapped or not), workspace and cache; on a GPU with kernels, graphs and page-locked memory.
     pub memory_bytes: u64,
+    /// Nanoseconds of the last step on its device, from its first work to its last; on a CPU: of the computation.
+    pub last_step_device_ns: u64,
+    /// The same of all steps. What `busy_ns` has beyond it is time of the host that the device did not hide.
+    pub device_busy_ns: u64,
+    /// Nanoseconds that the device waited for its next step while there were requests.
+    pub device_idle_ns: u64,
 }
 
-// SAFETY: nineteen u64.
+// SAFETY: twenty-two u64.
 unsafe impl Growing for trtllm_executor_stats {
     const OLDEST_SIZE: usize = 152;
 }
 
-const _: () = assert!(size_of::<trtllm_executor_stats>() == 152);
+const _: () = assert!(size_of::<trtllm_executor_stats>() == 176);
 
 impl From<&ExecutorStats> for trtllm_executor_stats {
     fn from(stats: &ExecutorStats) -> Self {
@@ -173,6 +179,9 @@ impl From<&ExecutorStats> for trtllm_executor_stats {
             last_step_ns: nanoseconds(stats.last_step),
             busy_ns: nanoseconds(stats.busy),
             memory_bytes: stats.memory_bytes,
+            last_step_device_ns: nanoseconds(stats.last_step_device),
+            device_busy_ns: nanoseconds(stats.device_busy),
+            device_idle_ns: nanoseconds(stats.device_idle),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::executor::plan::StepPlan;
 use crate::executor::stats::{ExecutorStats, IterationStats};
 use crate::executor::step::Step;
 use crate::executor::{FinishReason, RequestId, Response};
+use crate::runtime::StepTime;
 
 /// Everything that the loop owns.
 pub(super) struct Core {
@@ -23,6 +24,8 @@ pub(super) struct Core {
     plans: Vec<StepPlan>,
     /// When the last step was collected.
     collected: Instant,
+    /// Whether there was nothing to do since the last launch.
+    rested: bool,
     stats: ExecutorStats,
 }
 
@@ -30,13 +33,16 @@ pub(super) struct Core {
 struct Flight {
     plan: StepPlan,
     began: Instant,
+    /// Whether there was nothing to do before.
+    after_rest: bool,
 }
 
 impl Core {
     pub(super) fn new(ledger: Ledger, step: Step, depth: usize) -> Self {
         let stats = ExecutorStats { memory_bytes: step.memory_bytes(), ..ExecutorStats::default() };
         let flights = VecDeque::with_capacity(depth);
-        let mut core = Self { ledger, step, depth, flights, plans: Vec::new(), collected: Instant::now(), stats };
+        let (plans, collected) = (Vec::new(), Instant::now());
+        let mut core = Self { ledger, step, depth, flights, plans, collected, rested: true, stats };
         core.refresh_stats();
         core
     }
@@ -73,7 +79,8 @@ impl Core {
             self.ledger.fail_all(error, now, out);
         }
         self.refresh_stats();
-        Ok(outcome?.map(|flight| self.count_iteration(flight)))
+        self.rested |= self.is_idle();
+        Ok(outcome?.map(|(flight, time)| self.count_iteration(flight, time)))
     }
 
     /// Figures as of now.
@@ -81,13 +88,13 @@ impl Core {
         &self.stats
     }
 
-    fn turn(&mut self, now: Instant, out: &mut Vec<Response>) -> Result<Option<Flight>> {
+    fn turn(&mut self, now: Instant, out: &mut Vec<Response>) -> Result<Option<(Flight, StepTime)>> {
         let launched = self.launch(now, out)?;
         if launched && self.flights.len() < self.depth {
             return Ok(None);
         }
         match self.flights.pop_front() {
-            Some(flight) => self.collect(&flight, out).map(|()| Some(flight)),
+            Some(flight) => self.collect(&flight, out).map(|time| Some((flight, time))),
             None => self.check_idle(now, out).map(|()| None),
         }
     }
@@ -108,19 +115,20 @@ impl Core {
             return Err(error);
         }
         plan.rows.iter().for_each(|row| self.ledger.scheduler.launch(row));
-        self.flights.push_back(Flight { plan, began: now });
+        let after_rest = std::mem::take(&mut self.rested);
+        self.flights.push_back(Flight { plan, began: now, after_rest });
         Ok(true)
     }
 
     /// Waits for a step, the oldest in flight, and lets its requests go on.
-    fn collect(&mut self, flight: &Flight, out: &mut Vec<Response>) -> Result<()> {
+    fn collect(&mut self, flight: &Flight, out: &mut Vec<Response>) -> Result<StepTime> {
         let rows = &flight.plan.rows;
         let outputs = self.step.collect(&flight.plan);
         let now = Instant::now();
         match outputs {
-            Ok(outputs) => {
+            Ok((time, outputs)) => {
                 rows.iter().zip(outputs).for_each(|(row, output)| self.ledger.advance(row, output, now, out));
-                Ok(())
+                Ok(time)
             }
             Err(error) => {
                 rows.iter().for_each(|row| self.ledger.fail_row(row, &error, now, out));
@@ -139,8 +147,8 @@ impl Core {
         Err(error)
     }
 
-    fn count_iteration(&mut self, flight: Flight) -> IterationStats {
-        let Flight { plan, began } = flight;
+    fn count_iteration(&mut self, flight: Flight, time: StepTime) -> IterationStats {
+        let Flight { plan, began, after_rest } = flight;
         let stats = &mut self.stats;
         stats.iterations += 1;
         // A step that was launched behind another one begins when that ends.
@@ -148,6 +156,11 @@ impl Core {
         self.collected = Instant::now();
         stats.last_step = self.collected.saturating_duration_since(began);
         stats.busy += stats.last_step;
+        stats.last_step_device = time.device;
+        stats.device_busy += time.device;
+        if !after_rest {
+            stats.device_idle += time.idle;
+        }
         stats.batch_tokens = plan.tokens();
         let iteration = IterationStats {
             iteration: stats.iterations,
@@ -160,6 +173,7 @@ impl Core {
             waiting: stats.waiting,
             kv: stats.kv,
             duration: stats.last_step,
+            device: time.device,
         };
         self.plans.push(plan);
         iteration

@@ -2,13 +2,14 @@
 //! stale block or a wrong position changes the output.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use crate::engine::{Limits, ModelInfo};
 use crate::error::{Error, Result};
 use crate::executor::alone::{EOS, POISON, VOCAB, cell, first_seen, fold, logits_of};
 use crate::executor::{ExecutorConfig, ExecutorParts, RequestId};
 use crate::kv::GroupSpec;
-use crate::runtime::{Batch, Forward, SampleFault, StepOutput};
+use crate::runtime::{Batch, Forward, SampleFault, StepOutput, StepTime};
 use crate::sampling::{Scratch, draw};
 use crate::text::Tokenizer;
 
@@ -35,6 +36,9 @@ impl Faults {
     }
 }
 
+/// What every step of a test model says of its time.
+pub(super) const STEP_TIME: StepTime = StepTime { device: Duration::from_millis(5), idle: Duration::from_millis(1) };
+
 /// What a step of a test model gives.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Given {
@@ -50,7 +54,7 @@ pub(super) struct Fake {
     pub(super) windows: Vec<Option<usize>>,
     pub(super) faults: Faults,
     /// Time that a step takes.
-    pub(super) delay: std::time::Duration,
+    pub(super) delay: Duration,
     pub(super) calls: usize,
     /// By group, block and token of the block.
     pub(super) memory: Vec<Vec<u64>>,
@@ -70,7 +74,7 @@ impl Fake {
             block_tokens,
             windows: windows.to_vec(),
             faults: Faults::default(),
-            delay: std::time::Duration::ZERO,
+            delay: Duration::ZERO,
             calls: 0,
             memory: vec![vec![0; limits.kv_blocks * block_tokens]; windows.len()],
             depth: 1,
@@ -178,7 +182,7 @@ impl Forward for Fake {
         if self.faults.late {
             self.faults.of(self.given.call)?;
         }
-        Ok(StepOutput { sampled: &self.given.sampled, logits: &self.given.logits })
+        Ok(StepOutput { sampled: &self.given.sampled, logits: &self.given.logits, time: STEP_TIME })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::alone::{EOS, expected};
-use super::fake::{Faults, id};
+use super::fake::{Faults, STEP_TIME, id};
 use super::traces::{
     Arrival, Outcome, Setting, arrival, check, core, crowded, plain, run, run_to_end, setting, tiny, tokens_of,
 };
@@ -72,6 +72,26 @@ fn the_host_sees_a_token_when_the_next_step_is_launched() {
         (1..).find(|_| core.step(now, &mut out).unwrap().is_some() && !out.is_empty()).unwrap()
     };
     assert_eq!((first_seen(&tiny(true)), first_seen(&ahead())), (1, 2));
+}
+
+#[test]
+fn a_device_without_requests_does_not_wait() {
+    for setting in [tiny(true), ahead()] {
+        let (mut core, intake) = core(&setting);
+        let (now, mut out) = (Instant::now(), Vec::new());
+        for request in 0..3 {
+            core.add(intake.accept(id(request), plain(vec![1, 2, 3], 4), now).unwrap(), now, &mut out);
+            while !core.is_idle() {
+                let iteration = core.step(now, &mut out).unwrap();
+                assert!(iteration.is_none_or(|iteration| iteration.device == STEP_TIME.device));
+            }
+            // Nothing to do, and the loop looks nevertheless.
+            assert!(core.step(now, &mut out).unwrap().is_none());
+        }
+        let (stats, steps) = (core.stats(), 3 * 4);
+        assert_eq!((stats.iterations, stats.last_step_device), (u64::from(steps), STEP_TIME.device));
+        assert_eq!((stats.device_busy, stats.device_idle), (steps * STEP_TIME.device, (steps - 3) * STEP_TIME.idle));
+    }
 }
 
 #[test]

@@ -90,6 +90,15 @@ pub struct ExecutorStats {
     /// Time spent in steps.
     #[serde(serialize_with = "seconds")]
     pub busy: Duration,
+    /// Of the last step on its device, from its first work to its last.
+    #[serde(serialize_with = "seconds")]
+    pub last_step_device: Duration,
+    /// The same of all steps: what `busy` has beyond it is time of the host that the device did not hide.
+    #[serde(serialize_with = "seconds")]
+    pub device_busy: Duration,
+    /// Time that the device waited for its next step while there were requests.
+    #[serde(serialize_with = "seconds")]
+    pub device_idle: Duration,
     /// Bytes of weights (mapped or not), workspace, scratch and KV pools; on a GPU with kernels, graphs and page-locked memory.
     pub memory_bytes: u64,
 }
@@ -117,6 +126,9 @@ pub struct IterationStats {
     pub kv: KvBlocks,
     #[serde(serialize_with = "seconds")]
     pub duration: Duration,
+    /// On the device.
+    #[serde(serialize_with = "seconds")]
+    pub device: Duration,
 }
 
 macro_rules! to_json {

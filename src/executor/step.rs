@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::executor::ledger::Ledger;
 use crate::executor::plan::{Chooser, PlannedRow, StepPlan};
-use crate::runtime::{Batch, BatchRow, Feed, Forward, SampleFault, StepOutput};
+use crate::runtime::{Batch, BatchRow, Feed, Forward, SampleFault, StepOutput, StepTime};
 
 /// The model with the batch that it is given; the batch's memory is used again from step to step.
 pub(super) struct Step {
@@ -37,18 +37,22 @@ impl Step {
         self.model.launch(&self.batch)
     }
 
-    /// Waits for the oldest step in flight, whose plan this is. One output for each row follows.
-    pub(super) fn collect<'a>(&'a mut self, plan: &'a StepPlan) -> Result<impl Iterator<Item = RowOutput<'a>>> {
+    /// Waits for the oldest step in flight, whose plan this is. Its time and one output for each row follow.
+    pub(super) fn collect<'a>(
+        &'a mut self,
+        plan: &'a StepPlan,
+    ) -> Result<(StepTime, impl Iterator<Item = RowOutput<'a>>)> {
         let vocab_size = self.model.vocab_size();
         let output = self.model.collect()?;
         check(&output, plan, vocab_size)?;
         let (mut logits, mut sampled) = (output.logits, output.sampled.iter());
-        Ok(plan.rows.iter().map(move |row| {
+        let outputs = plan.rows.iter().map(move |row| {
             let (of_row, others) = logits.split_at(row.host_logits() * vocab_size);
             logits = others;
             let token = if row.is_sampled_on_device() { sampled.next().copied() } else { None };
             RowOutput { logits: of_row, token }
-        }))
+        });
+        Ok((output.time, outputs))
     }
 
     fn pack(&mut self, plan: &mut StepPlan, ledger: &Ledger) {

@@ -64,7 +64,7 @@ fn six_steps(program: &mut CudaProgram) -> Result<()> {
         }
         if under_way.len() == program.depth() || step >= 6 {
             let Some(rows) = under_way.pop_front() else { continue };
-            let (sampled, logits) = program.collect()?;
+            let (sampled, logits, _) = program.collect()?;
             assert_eq!((sampled.count(), logits.len()), (rows, 0));
         }
     }
@@ -105,7 +105,7 @@ fn host_rows_bring_their_logits() {
     wanted.logit_rows = vec![0, 2, 3];
     wanted.samples.truncate(1);
     program.launch(&wanted).unwrap();
-    let (sampled, logits) = program.collect().unwrap();
+    let (sampled, logits, _) = program.collect().unwrap();
     assert_eq!((sampled.count(), logits.len()), (1, 2 * engine.plan().model.vocab_size));
 }
 

@@ -125,13 +125,13 @@ impl Forward for CudaModel {
     }
 
     fn collect(&mut self) -> Result<StepOutput<'_>> {
-        let (results, logits) = self.program.collect()?;
+        let (results, logits, time) = self.program.collect()?;
         self.sampled.clear();
         self.sampled.extend(results.map(|result| match result.status {
             0 => Ok(result.token),
             1 => Err(SampleFault::NotFinite),
             _ => Err(SampleFault::NothingLeft),
         }));
-        Ok(StepOutput { sampled: &self.sampled, logits })
+        Ok(StepOutput { sampled: &self.sampled, logits, time })
     }
 }

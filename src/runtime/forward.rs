@@ -1,6 +1,6 @@
 //! What an executor needs of a model: packed batches go in, logits and sampled tokens come out, maybe a step later.
 
-use crate::backend::Batch;
+use crate::backend::{Batch, StepTime};
 use crate::engine::Limits;
 use crate::error::Result;
 
@@ -20,6 +20,8 @@ pub struct StepOutput<'a> {
     pub sampled: &'a [Result<u32, SampleFault>],
     /// `[rows, vocab_size]` of the batch's [host rows](Batch::host_rows). A row of NaN comes as it is.
     pub logits: &'a [f32],
+    /// The computation alone where the device is the host's processor.
+    pub time: StepTime,
 }
 
 /// A loaded model with its KV pools. A session runs a real plan; tests put a function in its place.

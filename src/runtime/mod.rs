@@ -6,7 +6,7 @@ mod forward;
 mod memory;
 mod session;
 
-pub use crate::backend::{Adjustment, Batch, BatchRow, Change, Feed, SampleRow};
+pub use crate::backend::{Adjustment, Batch, BatchRow, Change, Feed, SampleRow, StepTime};
 pub use device::{DeviceOptions, OpenDevice, open_device};
 pub use forward::{Forward, SampleFault, StepOutput};
 pub use memory::MemoryPlan;

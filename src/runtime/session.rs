@@ -1,10 +1,11 @@
 //! A plan on a device: weights bound, workspace and KV pools allocated, one kernel prepared for each step.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::check::check_batch;
 use super::{Forward, MemoryPlan, StepOutput};
-use crate::backend::{Batch, Bindings, Buffer, Device, Kernel, Region};
+use crate::backend::{Batch, Bindings, Buffer, Device, Kernel, Region, StepTime};
 use crate::engine::{Engine, Limits};
 use crate::error::{Error, Result};
 
@@ -13,8 +14,10 @@ pub struct Session {
     kernels: Vec<Box<dyn Kernel>>,
     device: Box<dyn Device>,
     logits: Region,
-    /// Logits of the step that was launched and not collected.
-    computed: Option<usize>,
+    /// Logits of the step that was launched and not collected, and its time.
+    computed: Option<(usize, StepTime)>,
+    /// When the last step was over.
+    ended: Option<Instant>,
     staging: Vec<f32>,
     limits: Limits,
     memory_bytes: u64,
@@ -59,6 +62,7 @@ impl Session {
             device,
             logits,
             computed: None,
+            ended: None,
             staging: Vec::new(),
             limits,
             memory_bytes,
@@ -103,18 +107,22 @@ impl Forward for Session {
     fn launch(&mut self, batch: &Batch) -> Result<()> {
         let plan = self.engine.plan();
         check_batch(batch, plan, &self.limits, None)?;
+        let begin = Instant::now();
         for kernel in &mut self.kernels {
             // SAFETY: the session owns every region bound in `new`, and `&mut self` excludes another launch.
             unsafe { kernel.launch(batch)? };
         }
-        self.computed = Some(batch.logit_rows.len() * plan.model.vocab_size);
+        let end = Instant::now();
+        let idle = self.ended.replace(end).map(|ended| begin.saturating_duration_since(ended)).unwrap_or_default();
+        let time = StepTime { device: end.saturating_duration_since(begin), idle };
+        self.computed = Some((batch.logit_rows.len() * plan.model.vocab_size, time));
         Ok(())
     }
 
     fn collect(&mut self) -> Result<StepOutput<'_>> {
-        let count = self.computed.take().ok_or_else(|| Error::internal("session", "no step was launched"))?;
+        let (count, time) = self.computed.take().ok_or_else(|| Error::internal("session", "no step was launched"))?;
         // SAFETY: the last step wrote `count` values there; the borrow of `self` keeps writers out.
         let logits = unsafe { self.device.read(self.logits, count, &mut self.staging)? };
-        Ok(StepOutput { sampled: &[], logits })
+        Ok(StepOutput { sampled: &[], logits, time })
     }
 }

@@ -326,6 +326,9 @@ static void statistics(trtllm_executor *executor) {
     CHECK(stats.failed == 0 && stats.requests == 0 && stats.running == 0 && stats.waiting == 0);
     CHECK(stats.generated_tokens > 0 && stats.kv_blocks_used == 0 && stats.kv_blocks_free > 0);
     CHECK(stats.busy_ns >= stats.last_step_ns && stats.last_step_ns > 0);
+    CHECK(stats.device_busy_ns >= stats.last_step_device_ns && stats.last_step_device_ns > 0);
+    CHECK(stats.last_step_device_ns <= stats.last_step_ns && stats.device_busy_ns <= stats.busy_ns);
+    CHECK(stats.device_idle_ns > 0);
     CHECK(stats.memory_bytes > 1000000);
     OK(trtllm_executor_iterations_json(executor, NULL, 0, &length));
     CHECK(length > 2);

@@ -121,5 +121,8 @@ int main(void) {
     FIELD(trtllm_executor_stats, last_step_ns);
     FIELD(trtllm_executor_stats, busy_ns);
     FIELD(trtllm_executor_stats, memory_bytes);
+    FIELD(trtllm_executor_stats, last_step_device_ns);
+    FIELD(trtllm_executor_stats, device_busy_ns);
+    FIELD(trtllm_executor_stats, device_idle_ns);
     return 0;
 }

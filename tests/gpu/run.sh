@@ -4,7 +4,8 @@
 #   tests/gpu/run.sh unit        kernels against f64 references (python3 with torch, NVRTC)
 #   tests/gpu/run.sh model       CUDA engines against the CPU backend, faults, what memory is taken, the driver's own tests
 #   tests/gpu/run.sh sanitize    model tests under compute-sanitizer: memcheck, then racecheck
-#   tests/gpu/run.sh bench       Llama-3.1-8B shape with random weights, the rows of README's table
+#   tests/gpu/run.sh bench [bf16|fp8|fp8kv|invariant ...]
+#                                Llama-3.1-8B shape with random weights, the rows of README's table
 #   tests/gpu/run.sh build       what `model`, `sanitize` and `bench` run, made on a machine without a GPU into target/gpu
 #
 # Carry target/gpu (under 48 MiB) with the sources to the machine with the GPU; where cargo is there, `build` runs by itself.
@@ -115,25 +116,47 @@ racecheck() {
   ! grep -q '^test result: FAILED' "$carried/racecheck.log" && [ $unknown -eq 0 ]
 }
 
-bench() {
-  local shape="examples-cpp/bench/llama-3.1-8b.json" engine="${TMPDIR:-/tmp}/trtllm-bench.engine" precision
+# One line for each figure of a run of the bench.
+measure() {
+  echo "== bench $*"
+  "$carried/bench" "$@" | grep -E 'build|load|first token|per token|output|at once|step'
+}
+
+# bench_precision PART: README's rows of one precision, on an engine that is built for them. The decode rows have contexts of
+# 128 to 400 tokens.
+bench_precision() {
+  local shape="examples-cpp/bench/llama-3.1-8b.json" engine="${TMPDIR:-/tmp}/trtllm-bench.engine" precision="$1"
   local small="--batch 64 --batch-tokens 2048 --kv-tokens 65536" large="--batch 512 --batch-tokens 8192 --kv-tokens 524288"
-  run() { echo "== bench $*"; "$carried/bench" "$@" | grep -E 'build|load|first token|per token|output'; }
+  [ "$1" = fp8kv ] && precision="fp8 --kv-precision fp8 --head-precision fp8"
+  measure latency --dummy-weights "$shape" --target cuda --precision $precision --input 128 --output 272 --repeat 3 --warmup 1 \
+    $small --out "$engine" --keep
+  measure latency --engine "$engine" --input 2048 --output 4 --repeat 3 --warmup 1 $small
+  measure decode --engine "$engine" --input 128 --output 272 --concurrency 1,64 --repeat 3 --warmup 1 $small
+  measure throughput --engine "$engine" --input 128 --output 270 --requests 64 --concurrency 64 --repeat 3 --warmup 1 $small
+  if [ "$1" = bf16 ]; then
+    measure throughput --engine "$engine" --input 512 --output 512 --requests 512 --concurrency 512 --repeat 1 --warmup 0 $large
+  else
+    measure throughput --engine "$engine" --input 128 --output 128 --requests 1024 --concurrency 512 --repeat 3 --warmup 0 $large
+    measure throughput --engine "$engine" --input 2048 --output 128 --requests 256 --concurrency 512 --repeat 3 --warmup 0 $large
+  fi
+  rm -f "$engine"
+}
+
+bench_invariant() {
+  measure latency --dummy-weights examples-cpp/bench/llama-3.1-8b.json --target cuda --precision bf16 --invariant --input 128 \
+    --output 50 --repeat 2 --warmup 1 --batch 64 --batch-tokens 2048 --kv-tokens 65536
+}
+
+bench() {
+  local part
   nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-  for precision in bf16 fp8; do
-    run latency --dummy-weights "$shape" --target cuda --precision $precision --input 128 --output 270 --repeat 3 --warmup 1 $small \
-      --out "$engine" --keep
-    run latency --engine "$engine" --input 2048 --output 4 --repeat 3 --warmup 1 $small
-    run throughput --engine "$engine" --input 128 --output 270 --requests 64 --concurrency 64 --repeat 3 --warmup 1 $small
-    if [ $precision = bf16 ]; then
-      run throughput --engine "$engine" --input 512 --output 512 --requests 512 --concurrency 512 --repeat 1 --warmup 0 $large
-    else
-      run throughput --engine "$engine" --input 128 --output 128 --requests 1024 --concurrency 512 --repeat 3 --warmup 0 $large
-      run throughput --engine "$engine" --input 2048 --output 128 --requests 256 --concurrency 512 --repeat 3 --warmup 0 $large
-    fi
-    rm -f "$engine"
+  for part in ${*:-bf16 fp8 fp8kv invariant}; do
+    case "$part" in
+      bf16 | fp8 | fp8kv) bench_precision "$part" ;;
+      invariant) bench_invariant ;;
+      *) echo "bench has no part '$part': bf16, fp8, fp8kv, invariant"; exit 2 ;;
+    esac
   done
-  run latency --dummy-weights "$shape" --target cuda --precision bf16 --invariant --input 128 --output 50 --repeat 2 --warmup 1 $small
 }
 
 case "${1:-}" in
@@ -141,6 +164,6 @@ case "${1:-}" in
   unit) need_gpu && unit ;;
   model) need_gpu && need_build && model ;;
   sanitize) need_gpu && need_build && sanitize ;;
-  bench) need_gpu && need_build && bench ;;
+  bench) need_gpu && need_build && bench "${@:2}" ;;
   *) sed -n '2,11p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
 esac

@@ -1,6 +1,6 @@
 //! The calls of a plan, for every class of step: what a builder compiles and a program binds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::attention::Attend;
 use super::call::Call;
@@ -64,24 +64,21 @@ impl Selector<'_> {
         sizes(limits.tokens).into_iter().map(|size| self.class(limits, size)).collect()
     }
 
-    /// Every linear layer once for each row count that tactics are chosen for.
-    pub(super) fn layers(&self) -> Vec<(Linear, usize)> {
+    /// Every linear layer with the row counts that tactics are chosen for. Layers of one key are one.
+    pub(super) fn layers(&self) -> Vec<(Linear, BTreeSet<usize>)> {
         // Beyond, logits take more memory than their speed is worth.
         let most = Limits { logit_rows: MOST_TUNED_LOGITS, ..Self::widest() };
-        let mut seen = BTreeSet::new();
-        let mut layers = Vec::new();
+        let mut layers = BTreeMap::new();
         for size in sizes(most.tokens) {
             for work in self.works(size.chosen_for).works {
                 let Work::Linear(linear) = work else { continue };
+                let sizes = linear_sizes(&linear, &most, size);
                 let key = Layer::new(self.plan, &linear, half(self.plan)).key();
-                for size in linear_sizes(&linear, &most, size) {
-                    if seen.insert((key.clone(), size.chosen_for)) {
-                        layers.push((linear.clone(), size.chosen_for));
-                    }
-                }
+                let (_, rows) = layers.entry(key).or_insert_with(|| (linear, BTreeSet::new()));
+                rows.extend(sizes.into_iter().map(|size| size.chosen_for));
             }
         }
-        layers
+        layers.into_values().collect()
     }
 
     /// Limits that reach every size.

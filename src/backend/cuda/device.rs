@@ -17,7 +17,8 @@ use super::step::Counts;
 use super::stored::unpack;
 use super::tactics::Tactics;
 use super::target::CudaTarget;
-use crate::backend::Batch;
+use super::timeline::Timeline;
+use crate::backend::{Batch, StepTime};
 use crate::engine::{Engine, Limits, Plan};
 use crate::error::{Error, Result};
 
@@ -100,6 +101,7 @@ pub struct CudaProgram {
     /// The flight of the next launch, and how many are under way.
     next: usize,
     under_way: usize,
+    timeline: Timeline,
     resident: Resident,
     limits: Limits,
     vocab: usize,
@@ -111,6 +113,7 @@ impl CudaProgram {
         let limits = blueprint.limits;
         let flight = || Flight::new(&driver, resident.layout.bytes, limits.logit_rows);
         let flights = [flight()?, flight()?];
+        let timeline = Timeline::new(&driver, DEPTH)?;
         let mut program = Self {
             driver,
             graphs: Vec::new(),
@@ -118,6 +121,7 @@ impl CudaProgram {
             flights,
             next: 0,
             under_way: 0,
+            timeline,
             resident,
             limits,
             vocab: plan.model.vocab_size,
@@ -195,6 +199,7 @@ impl CudaProgram {
         let flight = &mut self.flights[self.next];
         // SAFETY: the flight's last step was collected, so that nobody reads its input; the batch was checked.
         let counts = unsafe { self.resident.layout.fill(flight.input.pointer, batch, padded, self.tiles_only) };
+        self.timeline.begin()?;
         // SAFETY: the pinned block stays as it is until the flight is collected.
         unsafe { driver.upload(self.resident.input.address, flight.input.pointer, counts.bytes)? };
         let results = self.resident.shared[&Shared::Results];
@@ -210,23 +215,24 @@ impl CudaProgram {
             if is_filtered(batch, self.vocab) {
                 class.filter(&*driver, &counts)?;
             }
-            flight.fetch(batch, results, class.logits, self.vocab)
+            flight.fetch(batch, results, class.logits, self.vocab)?;
         }
+        self.timeline.end()
     }
 
-    /// Waits for the oldest step: the results of its sample rows, and the logits of its host rows.
+    /// Waits for the oldest step: the results of its sample rows, the logits of its host rows, and its time.
     ///
     /// # Errors
     /// `Internal` when none is under way; `DeviceLost`.
-    pub fn collect(&mut self) -> Result<(impl Iterator<Item = SampleResult> + '_, &[f32])> {
+    pub fn collect(&mut self) -> Result<(impl Iterator<Item = SampleResult> + '_, &[f32], StepTime)> {
         if self.under_way == 0 {
             return Err(Error::internal("collect", "no step is under way"));
         }
         let oldest = (self.next + DEPTH - self.under_way) % DEPTH;
         self.under_way -= 1;
+        let time = self.timeline.wait().inspect_err(|_| self.settle())?;
         let flight = &self.flights[oldest];
-        flight.wait().inspect_err(|_| self.settle())?;
-        Ok((flight.results(), &flight.logits))
+        Ok((flight.results(), &flight.logits, time))
     }
 
     /// The graph for a step of decode rows whose logits are all wanted, in order.

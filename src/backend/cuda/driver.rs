@@ -194,7 +194,7 @@ pub trait Driver: Send + Sync {
     /// it or the device has no such product or fewer algorithms than the rank asks for. Not while launches are captured.
     fn matmul(&self, spec: &MatmulSpec) -> Result<Matmul>;
     /// Puts a product over the first `rows` rows into the stream, at most as many as it was prepared for. Where the chosen
-    /// algorithm cannot do with fewer rows, the library's first choice for these does it.
+    /// algorithm cannot do with fewer rows, the library's first choice for these does it. Bits may depend on both numbers.
     ///
     /// # Safety
     /// Every operand has the extent that [`MatmulOperands`] tells. See the trait.

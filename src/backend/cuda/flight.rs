@@ -1,8 +1,8 @@
-//! One step under way: the pinned memory that it reads and writes, and the event that tells when it is over.
+//! One step under way: the pinned memory that it reads and writes.
 
 use std::sync::Arc;
 
-use super::driver::{Address, Driver, Event};
+use super::driver::{Address, Driver};
 use super::memory::PinnedMemory;
 use super::sample::SampleResult;
 use crate::backend::Batch;
@@ -13,7 +13,6 @@ pub(super) struct Flight {
     driver: Arc<dyn Driver>,
     pub(super) input: PinnedMemory,
     results: PinnedMemory,
-    done: Event,
     /// Rows of logits whose results are on their way.
     rows: usize,
     /// By sample row of the batch: its row of logits.
@@ -30,7 +29,6 @@ impl Flight {
             driver: Arc::clone(driver),
             input,
             results,
-            done: driver.event(false)?,
             rows: 0,
             sample_rows: Vec::with_capacity(logit_rows),
             logits: Vec::new(),
@@ -81,17 +79,12 @@ impl Flight {
             // The vector may move when it grows.
             self.driver.synchronize()?;
         }
-        self.driver.record(self.done)
-    }
-
-    /// Waits for the step.
-    pub(super) fn wait(&self) -> Result<()> {
-        self.driver.wait(self.done)
+        Ok(())
     }
 
     /// Results by sample row of the batch, once the step is over.
     pub(super) fn results(&self) -> impl Iterator<Item = SampleResult> + '_ {
-        // SAFETY: `rows` results were copied there, every bit pattern is one, and the event has passed.
+        // SAFETY: `rows` results were copied there, every bit pattern is one, and the step is over.
         let all = unsafe { std::slice::from_raw_parts(self.results.pointer.cast::<SampleResult>(), self.rows) };
         self.sample_rows.iter().map(|row| all[*row as usize])
     }
@@ -99,10 +92,4 @@ impl Flight {
 
 fn results_bytes(logit_rows: usize) -> usize {
     logit_rows * size_of::<SampleResult>()
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.driver.release_event(self.done);
-    }
 }

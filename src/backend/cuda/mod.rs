@@ -31,6 +31,7 @@ mod step;
 mod stored;
 mod tactics;
 mod target;
+mod timeline;
 mod tuner;
 mod work;
 mod workspace;

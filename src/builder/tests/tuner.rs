@@ -12,7 +12,7 @@ use crate::engine::{Plan, Target};
 use crate::error::Error;
 
 const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 1024, "hidden_size": 512,
-    "intermediate_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 8, "num_key_value_heads": 2,
+    "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2,
     "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": false}"#;
 
 struct Names;

@@ -219,3 +219,47 @@ fn kind(dtype: DType) -> c_int {
         DType::F32 | DType::I32 => abi::R_32F,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cublas;
+    use super::*;
+
+    const PLAIN: MatmulSpec = MatmulSpec {
+        element: DType::BF16,
+        out: DType::F32,
+        rows: 7,
+        n: 256,
+        k: 128,
+        x_stride: 128,
+        out_stride: 256,
+        residual_stride: None,
+        bias: false,
+        workspace_bytes: 1024,
+        rank: 0,
+    };
+
+    /// Descriptors need no device, and the library refuses attributes that it does not know or that have another size.
+    #[test]
+    fn the_library_takes_every_attribute_of_every_kind_of_product() {
+        let cublas = match cublas() {
+            Ok(cublas) => cublas,
+            Err(error) => return println!("skipped: {error}"),
+        };
+        let scaled =
+            (cublas.version() >= FIRST_WITH_ROW_SCALES).then_some(MatmulSpec { element: DType::E4M3, ..PLAIN });
+        let specs = [
+            PLAIN,
+            MatmulSpec { residual_stride: Some(256), bias: true, ..PLAIN },
+            MatmulSpec { element: DType::F16, residual_stride: Some(300), ..PLAIN },
+        ];
+        for spec in specs.into_iter().chain(scaled) {
+            let mut plan = Plan::described(cublas, &spec).unwrap_or_else(|fault| panic!("{spec:?}: {fault:?}"));
+            assert_eq!(plan.residual.is_some(), spec.residual_stride == Some(300));
+            plan.set_rows(1).unwrap();
+        }
+        let product = cublas.product().unwrap();
+        assert!(product.set(abi::product::TRANSPOSE_A, 1_u8).unwrap_err().is_refusal());
+        assert!(product.set(1000, 1_i32).unwrap_err().is_refusal());
+    }
+}

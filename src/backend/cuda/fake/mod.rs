@@ -47,6 +47,7 @@ pub enum Call {
     /// New events.
     Event,
     Record,
+    Elapsed,
     FreeBytes,
 }
 
@@ -358,15 +359,17 @@ impl Driver for FakeDriver {
         let mut state = self.state.lock();
         state.reach(Call::Event, "cuEventCreate")?;
         let id = state.new_id();
-        state.events.insert(id, (timed, false));
+        state.events.insert(id, (timed, None));
         Ok(Event(id))
     }
 
     fn record(&self, event: Event) -> Result<()> {
         let mut state = self.state.lock();
         state.reach(Call::Record, "cuEventRecord")?;
+        state.records += 1;
+        let number = state.records;
         let (_, recorded) = state.events.get_mut(&event.0).ok_or_else(no_event)?;
-        *recorded = true;
+        *recorded = Some(number);
         Ok(())
     }
 
@@ -377,16 +380,15 @@ impl Driver for FakeDriver {
         state.events.get(&event.0).map(|_| ()).ok_or_else(no_event)
     }
 
-    /// Always one millisecond.
+    /// A millisecond from each record to the next.
     fn elapsed(&self, from: Event, to: Event) -> Result<f32> {
-        let state = self.state.lock();
-        state.alive()?;
-        for event in [from, to] {
-            if *state.events.get(&event.0).ok_or_else(no_event)? != (true, true) {
-                return Err(Error::internal("event", "it is not timed or was not recorded"));
-            }
-        }
-        Ok(1.0)
+        let mut state = self.state.lock();
+        state.reach(Call::Elapsed, "cuEventElapsedTime")?;
+        let record = |event: Event| match state.events.get(&event.0).ok_or_else(no_event)? {
+            (true, Some(number)) => Ok(*number as f32),
+            _ => Err(Error::internal("event", "it is not timed or was not recorded")),
+        };
+        Ok(record(to)? - record(from)?)
     }
 
     fn release_event(&self, event: Event) {

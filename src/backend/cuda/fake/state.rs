@@ -17,8 +17,9 @@ pub(super) struct State {
     pub(super) functions: HashMap<u64, Entry>,
     pub(super) matmuls: HashMap<u64, MatmulSpec>,
     pub(super) graphs: HashMap<u64, Vec<Enqueued>>,
-    /// Whether it is timed and whether it was recorded.
-    pub(super) events: HashMap<u64, (bool, bool)>,
+    /// Whether it is timed, and the number of its last record.
+    pub(super) events: HashMap<u64, (bool, Option<u64>)>,
+    pub(super) records: u64,
     pub(super) last_id: u64,
     pub(super) capture: Option<Vec<Enqueued>>,
     /// All that ran.

@@ -78,16 +78,18 @@ fn graphs_replay_what_was_captured() {
 #[test]
 fn a_loss_comes_when_asked_for_and_stays() {
     let driver = FakeDriver::new();
-    let event = driver.event(true).unwrap();
+    let (event, later) = (driver.event(true).unwrap(), driver.event(true).unwrap());
     driver.record(event).unwrap();
+    driver.record(later).unwrap();
     driver.fail(Call::Wait, 2);
     driver.wait(event).unwrap();
-    assert_eq!(driver.elapsed(event, event).unwrap(), 1.0);
+    assert_eq!(driver.elapsed(event, later).unwrap(), 1.0);
     let lost = driver.wait(event).unwrap_err();
     assert_eq!(lost.status(), Status::DeviceLost);
     assert_eq!(driver.synchronize().unwrap_err(), lost);
     assert_eq!(driver.allocate(1, "x").unwrap_err(), lost);
     driver.release_event(event);
+    driver.release_event(later);
     assert_eq!(driver.alive(), Counts::default());
 }
 

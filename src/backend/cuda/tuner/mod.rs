@@ -4,7 +4,7 @@
 mod bed;
 mod timings;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::bind::Modules;
@@ -84,18 +84,20 @@ impl<C: Compiler> Tuner<'_, C> {
     }
 
     /// Every candidate of every layer and row count that has a choice.
-    fn trials(&self, plan: &Plan, target: &CudaTarget, layers: &[(Linear, usize)]) -> Result<Vec<Trial>> {
+    fn trials(&self, plan: &Plan, target: &CudaTarget, layers: &[(Linear, BTreeSet<usize>)]) -> Result<Vec<Trial>> {
         let mut trials = Vec::new();
-        for (index, (linear, rows)) in layers.iter().enumerate() {
+        for (index, (linear, sizes)) in layers.iter().enumerate() {
             let layer = Layer::new(plan, linear, half(plan));
-            let candidates = layer.candidates(target, *rows);
-            if candidates.len() < 2 {
-                continue;
-            }
-            for tactic in candidates {
-                let call = layer.call(target, tactic, *rows);
-                let key = TimingKey::new(&call, *rows, self.driver.info())?;
-                trials.push(Trial { layer: index, rows: *rows, tactic, call, key });
+            for &rows in sizes {
+                let candidates = layer.candidates(target, rows);
+                if candidates.len() < 2 {
+                    continue;
+                }
+                for tactic in candidates {
+                    let call = layer.call(target, tactic, rows);
+                    let key = TimingKey::new(&call, rows, self.driver.info())?;
+                    trials.push(Trial { layer: index, rows, tactic, call, key });
+                }
             }
         }
         Ok(trials)
@@ -120,28 +122,22 @@ impl<C: Compiler> Tuner<'_, C> {
     fn measure(
         &mut self,
         plan: &Plan,
-        layers: &[(Linear, usize)],
+        layers: &[(Linear, BTreeSet<usize>)],
         trials: &[&Trial],
         cubins: &Cubins,
         summary: &mut TuneSummary,
         report: Report<'_>,
     ) -> Result<()> {
         let mut modules = Modules::new(self.driver);
-        let mut of_layer: BTreeMap<String, Vec<&Trial>> = BTreeMap::new();
-        for trial in trials {
-            let key = Layer::new(plan, &layers[trial.layer].0, half(plan)).key();
-            of_layer.entry(key).or_default().push(trial);
-        }
         let mut done = 0;
-        for alike in of_layer.into_values() {
+        for alike in trials.chunk_by(|a, b| a.layer == b.layer) {
+            let linear = &layers[alike[0].layer].0;
             let most = alike.iter().map(|trial| trial.rows).max().unwrap_or(0);
-            let calls = alike.iter().map(|trial| &trial.call);
-            let bed = Bed::new(self.driver, plan, &layers[alike[0].layer].0, most, calls)?;
+            let bed = Bed::new(self.driver, plan, linear, most, alike.iter().map(|trial| &trial.call))?;
             for trial in alike {
                 report(COMPILING + (1.0 - COMPILING) * done as f32 / trials.len() as f32)?;
                 done += 1;
                 let loaded = modules.load(&trial.call, cubins);
-                let linear = &layers[trial.layer].0;
                 match loaded.and_then(|loaded| bed.time(linear, &trial.call, loaded, trial.rows)) {
                     Ok(microseconds) => {
                         summary.measured += 1;

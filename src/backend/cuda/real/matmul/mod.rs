@@ -75,4 +75,6 @@ fn no_matmul() -> Error {
 }
 
 #[cfg(test)]
+mod product;
+#[cfg(test)]
 mod tests;
