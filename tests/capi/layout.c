@@ -56,7 +56,7 @@ int main(void) {
     FIELD(trtllm_build_config, head_precision);
     FIELD(trtllm_build_config, archs);
     FIELD(trtllm_build_config, invariant);
-    FIELD(trtllm_build_config, reserved);
+    FIELD(trtllm_build_config, default_tactics);
     SIZE(trtllm_token_logprob);
     FIELD(trtllm_token_logprob, token);
     FIELD(trtllm_token_logprob, logprob);

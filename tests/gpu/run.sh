@@ -103,7 +103,7 @@ racecheck() {
   sanitizer racecheck 230 "$carried/cuda" --test-threads 1 a_few_steps
   status=$?
   [ $status -ne 2 ] || return 0
-  kernels=$(grep -oE '(Race|hazard)[^\n]* (at|in) [A-Za-z_][A-Za-z0-9_]*' "$carried/racecheck.log" | awk '{ print $NF }' | sort | uniq -c)
+  kernels=$(grep -oE 'access at [A-Za-z_][A-Za-z0-9_]*' "$carried/racecheck.log" | awk '{ print $NF }' | sort | uniq -c)
   while read -r count kernel; do
     [ -n "$kernel" ] || continue
     case " $accepted " in
