@@ -1,6 +1,8 @@
 //! What the integration tests share: engines from the checkpoints in `tests/`, expected tensors, one-request forward passes.
 #![allow(dead_code)] // Each test program uses its part.
 
+pub mod serving;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
