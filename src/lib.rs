@@ -27,6 +27,7 @@
 //! | `sampling` | parameters, logits processors, sampler, stops | `runtime`, `text` |
 //! | `executor` | queue, scheduler (pure), step loop, delivery, statistics | `engine`, `runtime`, `kv`, `sampling`, `text` |
 //! | `capi` | the `extern "C"` surface; converts, holds no logic | everything; imported by nobody |
+//! | `faults` | tests of the whole path over a GPU that fails as they ask | `engine`, `backend`, `runtime`, `builder`, `sampling`, `executor` |
 //!
 //! `tests/layering.rs` holds this table.
 //!
@@ -51,6 +52,8 @@ pub mod checkpoint;
 pub mod engine;
 pub mod error;
 pub mod executor;
+#[cfg(all(test, feature = "compiler"))]
+mod faults;
 pub mod kv;
 #[cfg(feature = "compiler")]
 pub mod models;

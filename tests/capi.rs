@@ -77,7 +77,7 @@ fn rust_layout() -> String {
         response::trtllm_token_logprob { token, logprob }
         response::trtllm_response_view { text, text_length, tokens, token_count, logprobs, top_logprobs, top_logprobs_per_token, context_logits, context_logits_count, generation_logits, generation_logits_count, error_message, request_id, sequence, finish_reason, status, last }
         response::trtllm_request_stats { prompt_tokens, cached_tokens, generated_tokens, preemptions, queued_ns, first_token_ns, total_ns }
-        executor::trtllm_executor_config { struct_size, memory_budget, kv_tokens, isa, max_batch_size, max_batch_tokens, max_sequence_tokens, max_queue, max_pending_responses, threads, prefix_reuse, device }
+        executor::trtllm_executor_config { struct_size, memory_budget, kv_tokens, isa, max_batch_size, max_batch_tokens, max_sequence_tokens, max_queue, max_pending_responses, threads, prefix_reuse, device, refuse_stored_kernels, reserved }
         executor::trtllm_executor_stats { iterations, completed, cancelled, expired, failed, preemptions, generated_tokens, requests, prefix_lookup_tokens, prefix_hit_tokens, running, waiting, batch_tokens, kv_blocks_used, kv_blocks_cached, kv_blocks_free, last_step_ns, busy_ns, memory_bytes, last_step_device_ns, device_busy_ns, device_idle_ns }
     }
 }

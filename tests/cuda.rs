@@ -1,6 +1,10 @@
 //! CUDA engines against the CPU backend on the same weights. Without a GPU every test here is skipped, and says so.
 
 mod common;
+#[path = "cuda/faults.rs"]
+mod faults;
+#[path = "cuda/memory.rs"]
+mod memory;
 
 use std::sync::Arc;
 
@@ -107,6 +111,32 @@ fn the_tiny_model_in_every_cut() {
         for pieces in [vec![], vec![1; 200], vec![1, 16, 17, 64], vec![150, 1, 1, 1], vec![31, 33, 15, 2, 1]] {
             compare(&format!("tiny {precision:?}"), &engines, &tokens, &cut(200, &pieces), tolerance);
         }
+    }
+}
+
+/// A chunk, a decode step and a mixed one of every kind of engine: little enough for a tool that slows all down a
+/// hundredfold.
+#[test]
+fn a_few_steps() {
+    if !gpu() {
+        return;
+    }
+    let source = Source::Checkpoint(tests_path("models/tiny"));
+    for (precision, invariant) in [(Precision::Bf16, false), (Precision::Bf16, true), (Precision::Fp8, false)] {
+        let options = BuildOptions {
+            precision: Some(precision),
+            target: Target::Cuda,
+            invariant,
+            tune: false,
+            ..BuildOptions::default()
+        };
+        let engines = [
+            engine_of(&source, &options),
+            engine_of(&source, &BuildOptions { target: Target::Cpu, invariant: false, ..options }),
+        ];
+        let tokens = some_tokens(72, engines[0].plan().model.vocab_size, 17);
+        let tolerance = if precision == Precision::Fp8 { 0.1 } else { TOLERANCE };
+        compare(&format!("short {precision:?}"), &engines, &tokens, &[70, 1, 1], tolerance);
     }
 }
 

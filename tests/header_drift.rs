@@ -64,7 +64,7 @@ const NOUNS: &[Noun] = &[
             "executor_config",
             "0 /* memory_budget */, 0 /* kv_tokens */, NULL /* isa */, 16 /* max_batch_size */, 512 /* max_batch_tokens */, \
              0 /* max_sequence_tokens */, 1024 /* max_queue */, 64 /* max_pending_responses */, 0 /* threads */, \
-             1 /* prefix_reuse */, 0 /* reserved */",
+             1 /* prefix_reuse */, 0 /* device */, 0 /* refuse_stored_kernels */, 0 /* reserved */",
         )],
     },
 ];

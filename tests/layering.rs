@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sampling", &["runtime", "text"]),
     ("builder", &["checkpoint", "network", "models", "passes", "engine", "backend", "runtime", "text"]),
     ("executor", &["engine", "runtime", "kv", "sampling", "text"]),
+    ("faults", &["engine", "backend", "runtime", "builder", "sampling", "executor"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -29,7 +29,10 @@ typedef struct trtllm_executor trtllm_executor;
 typedef struct {
     /** Set by `TRTLLM_EXECUTOR_CONFIG_INIT`. */
     size_t struct_size;
-    /** Hard limit in bytes on weights (mapped or not), workspace and cache together; 0: none, which is the default. */
+    /**
+     * Hard limit in bytes on weights (mapped or not), workspace and cache together, on a GPU with kernels, graphs and
+     * page-locked memory; 0: none, which is the default.
+     */
     uint64_t memory_budget;
     /**
      * Tokens that the KV cache holds; 0: what the budget leaves, or room for `max_batch_size` sequences without a budget.
@@ -57,6 +60,13 @@ typedef struct {
     int32_t prefix_reuse;
     /** Index of the GPU that runs a CUDA engine. Default 0. */
     uint32_t device;
+    /**
+     * 1: machine code that came with a CUDA engine does not run. All kernels are compiled here, from the library's own
+     * sources, which needs NVRTC (or what it compiled before, in the user's cache). Default 0.
+     */
+    int32_t refuse_stored_kernels;
+    /** 0. */
+    uint32_t reserved;
 } trtllm_executor_config;
 
 /** Counts of an executor since its creation, and its state as of its last step. */
@@ -93,7 +103,7 @@ typedef struct {
     uint64_t last_step_ns;
     /** Nanoseconds spent in steps. */
     uint64_t busy_ns;
-    /** Bytes of weights (mapped or not), workspace and cache. */
+    /** Bytes of weights (mapped or not), workspace and cache; on a GPU with kernels, graphs and page-locked memory. */
     uint64_t memory_bytes;
     /** Nanoseconds of the last step on its device, from its first work to its last; on a CPU: of the computation. */
     uint64_t last_step_device_ns;
@@ -117,6 +127,8 @@ typedef struct {
         64 /* max_pending_responses */, \
         0 /* threads */, \
         1 /* prefix_reuse */, \
+        0 /* device */, \
+        0 /* refuse_stored_kernels */, \
         0 /* reserved */ \
     }
 
@@ -136,7 +148,8 @@ TRTLLM_MUST_USE trtllm_status trtllm_executor_config_init(size_t struct_size, tr
  * Creates an executor and starts its threads; NULL for `config` means the defaults.
  *
  * All memory is reserved here: a budget that does not suffice fails with `TRTLLM_STATUS_BUDGET_EXCEEDED`, and the message
- * has the figure that would. Ownership: borrows its arguments; returns an owned handle, which keeps the engine alive.
+ * has the figure that would; too little device memory with `TRTLLM_STATUS_OUT_OF_MEMORY`, and the message has needed and
+ * free bytes. Ownership: borrows its arguments; returns an owned handle, which keeps the engine alive.
  * Thread safety: safe.
  */
 TRTLLM_MUST_USE

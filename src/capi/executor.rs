@@ -40,7 +40,8 @@ impl Handle for trtllm_executor {
 pub struct trtllm_executor_config {
     /// Set by `TRTLLM_EXECUTOR_CONFIG_INIT`.
     pub struct_size: usize,
-    /// Hard limit in bytes on weights (mapped or not), workspace and cache together; 0: none, which is the default.
+    /// Hard limit in bytes on weights (mapped or not), workspace and cache together, on a GPU with kernels, graphs and
+    /// page-locked memory; 0: none, which is the default.
     pub memory_budget: u64,
     /// Tokens that the KV cache holds; 0: what the budget leaves, or room for `max_batch_size` sequences without a budget.
     /// Default 0.
@@ -64,16 +65,21 @@ pub struct trtllm_executor_config {
     pub prefix_reuse: i32,
     /// Index of the GPU that runs a CUDA engine. Default 0.
     pub device: u32,
+    /// 1: machine code that came with a CUDA engine does not run. All kernels are compiled here, from the library's own
+    /// sources, which needs NVRTC (or what it compiled before, in the user's cache). Default 0.
+    pub refuse_stored_kernels: i32,
+    /// 0.
+    pub reserved: u32,
 }
 
-// SAFETY: four words and eight half words; every bit pattern is valid.
+// SAFETY: four words and ten half words; every bit pattern is valid.
 unsafe impl Growing for trtllm_executor_config {
     const OLDEST_SIZE: usize = 64;
 }
 // SAFETY: begins with its size.
 unsafe impl Config for trtllm_executor_config {}
 
-const _: () = assert!(size_of::<trtllm_executor_config>() == 64);
+const _: () = assert!(size_of::<trtllm_executor_config>() == 72);
 
 impl Default for trtllm_executor_config {
     fn default() -> Self {
@@ -90,6 +96,8 @@ impl Default for trtllm_executor_config {
             threads: 0,
             prefix_reuse: 1,
             device: 0,
+            refuse_stored_kernels: 0,
+            reserved: 0,
         }
     }
 }
@@ -130,7 +138,7 @@ pub struct trtllm_executor_stats {
     pub last_step_ns: u64,
     /// Nanoseconds spent in steps.
     pub busy_ns: u64,
-    /// Bytes of weights (mapped or not), workspace and cache.
+    /// Bytes of weights (mapped or not), workspace and cache; on a GPU with kernels, graphs and page-locked memory.
     pub memory_bytes: u64,
     /// Nanoseconds of the last step on its device, from its first work to its last; on a CPU: of the computation.
     pub last_step_device_ns: u64,
@@ -184,6 +192,9 @@ impl trtllm_executor_config {
     /// # Safety
     /// `isa` is NULL or a string.
     unsafe fn to_core(self) -> Result<ExecutorConfig> {
+        if self.reserved != 0 {
+            return Err(Error::argument("config.reserved", "is not 0"));
+        }
         let isa = match self.isa.is_null() {
             true => None,
             // SAFETY: as the caller promises.
@@ -201,6 +212,7 @@ impl trtllm_executor_config {
             threads: self.threads as usize,
             isa,
             device: self.device as usize,
+            refuse_stored_kernels: flag(self.refuse_stored_kernels, "config.refuse_stored_kernels")?,
         })
     }
 }
@@ -260,7 +272,8 @@ pub unsafe extern "C" fn trtllm_executor_config_init(
 /// Creates an executor and starts its threads; NULL for `config` means the defaults.
 ///
 /// All memory is reserved here: a budget that does not suffice fails with `TRTLLM_STATUS_BUDGET_EXCEEDED`, and the message
-/// has the figure that would. Ownership: borrows its arguments; returns an owned handle, which keeps the engine alive.
+/// has the figure that would; too little device memory with `TRTLLM_STATUS_OUT_OF_MEMORY`, and the message has needed and
+/// free bytes. Ownership: borrows its arguments; returns an owned handle, which keeps the engine alive.
 /// Thread safety: safe.
 #[must_use]
 #[unsafe(no_mangle)]

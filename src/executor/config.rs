@@ -16,7 +16,8 @@ pub struct ExecutorConfig {
     pub max_pending_responses: usize,
     /// Tokens that the KV cache holds; 0: what the budget leaves, or room for `max_batch_size` sequences without one.
     pub kv_tokens: usize,
-    /// Hard limit in bytes on weights (mapped or not), workspace and cache together; 0: none.
+    /// Hard limit in bytes on weights (mapped or not), workspace and cache together, on a GPU with kernels, graphs and
+    /// page-locked memory; 0: none.
     pub memory_budget: u64,
     /// Reuse cached blocks of equal prefixes.
     pub prefix_reuse: bool,
@@ -26,6 +27,8 @@ pub struct ExecutorConfig {
     pub isa: Option<String>,
     /// Index of the GPU that runs a CUDA engine.
     pub device: usize,
+    /// On a GPU: machine code that came with the engine does not run; kernels are compiled here.
+    pub refuse_stored_kernels: bool,
 }
 
 impl Default for ExecutorConfig {
@@ -42,6 +45,7 @@ impl Default for ExecutorConfig {
             threads: 0,
             isa: None,
             device: 0,
+            refuse_stored_kernels: false,
         }
     }
 }

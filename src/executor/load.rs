@@ -22,13 +22,31 @@ impl Executor {
     /// Opens the engine's device, plans and takes all memory, and starts the threads.
     ///
     /// # Errors
-    /// `InvalidArgument` naming a limit; `BudgetExceeded` with the figure that would do; `OutOfMemory`; what the device, the
-    /// tokenizer or the chat template say.
+    /// `InvalidArgument` naming a limit; `BudgetExceeded` with the figure that would do; `OutOfMemory` with needed and free
+    /// bytes; what the device, the tokenizer or the chat template say.
     pub fn load(engine: Arc<Engine>, config: ExecutorConfig) -> Result<Self> {
         check(&config)?;
+        let options = DeviceOptions {
+            threads: config.threads,
+            isa: config.isa.clone(),
+            index: config.device,
+            refuse_stored_kernels: config.refuse_stored_kernels,
+        };
+        let device = OpenDevice::new(engine.plan().target, &options)?;
+        Self::start(device, engine, config)
+    }
+
+    /// As [`Executor::load`] on a device that is open: what the config says about opening one does not matter.
+    ///
+    /// # Errors
+    /// As [`Executor::load`].
+    pub fn load_on(device: OpenDevice, engine: Arc<Engine>, config: ExecutorConfig) -> Result<Self> {
+        check(&config)?;
+        Self::start(device, engine, config)
+    }
+
+    fn start(device: OpenDevice, engine: Arc<Engine>, config: ExecutorConfig) -> Result<Self> {
         let plan = engine.plan();
-        let options = DeviceOptions { threads: config.threads, isa: config.isa.clone(), index: config.device };
-        let device = OpenDevice::new(plan.target, &options)?;
         let host = HOST_BYTES + TOKENIZER_FACTOR * engine.tokenizer_json().map_or(0, <[u8]>::len);
         let limits = Limits {
             tokens: config.max_batch_tokens,

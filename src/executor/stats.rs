@@ -99,7 +99,7 @@ pub struct ExecutorStats {
     /// Time that the device waited for its next step while there were requests.
     #[serde(serialize_with = "seconds")]
     pub device_idle: Duration,
-    /// Bytes of weights (mapped or not), workspace, scratch and KV pools.
+    /// Bytes of weights (mapped or not), workspace, scratch and KV pools; on a GPU with kernels, graphs and page-locked memory.
     pub memory_bytes: u64,
 }
 

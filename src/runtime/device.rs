@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Forward, MemoryPlan, SampleFault, Session, StepOutput};
 use crate::backend::cpu::{CpuConfig, CpuDevice, Isa};
-use crate::backend::cuda::{CudaDevice, CudaProgram};
+use crate::backend::cuda::{CudaDevice, CudaProgram, StoredPolicy};
 use crate::backend::{Batch, Device};
 use crate::engine::{Engine, Limits, Target};
 use crate::error::Result;
@@ -19,6 +19,14 @@ pub struct DeviceOptions {
     pub isa: Option<String>,
     /// Index of the GPU.
     pub index: usize,
+    /// On a GPU: machine code that came with an engine does not run; kernels are compiled here.
+    pub refuse_stored_kernels: bool,
+}
+
+impl DeviceOptions {
+    fn stored_policy(&self) -> StoredPolicy {
+        if self.refuse_stored_kernels { StoredPolicy::Refuse } else { StoredPolicy::Use }
+    }
 }
 
 /// An open device.
@@ -35,7 +43,7 @@ impl OpenDevice {
     pub fn new(target: Target, options: &DeviceOptions) -> Result<Self> {
         Ok(match target {
             Target::Cpu => Self::Cpu(open_device(options.threads, options.isa.as_deref())?),
-            Target::Cuda => Self::Cuda(CudaDevice::open(options.index)?),
+            Target::Cuda => Self::Cuda(CudaDevice::open(options.index, options.stored_policy())?),
         })
     }
 

@@ -75,6 +75,12 @@ static void misuse_of_create(trtllm_engine *engine) {
     config.prefix_reuse = 2;
     FAILS(trtllm_executor_create(engine, &config, &executor), INVALID_ARGUMENT, "`config.prefix_reuse`: is 2");
     config.prefix_reuse = 1;
+    config.refuse_stored_kernels = -1;
+    FAILS(trtllm_executor_create(engine, &config, &executor), INVALID_ARGUMENT, "`config.refuse_stored_kernels`: is -1");
+    config.refuse_stored_kernels = 0;
+    config.reserved = 1;
+    FAILS(trtllm_executor_create(engine, &config, &executor), INVALID_ARGUMENT, "`config.reserved`");
+    config.reserved = 0;
     config.isa = "abacus";
     FAILS(trtllm_executor_create(engine, &config, &executor), INVALID_ARGUMENT, "abacus");
     config.isa = NULL;

@@ -56,7 +56,7 @@ int main(void) {
     FIELD(trtllm_build_config, head_precision);
     FIELD(trtllm_build_config, archs);
     FIELD(trtllm_build_config, invariant);
-    FIELD(trtllm_build_config, reserved);
+    FIELD(trtllm_build_config, default_tactics);
     SIZE(trtllm_token_logprob);
     FIELD(trtllm_token_logprob, token);
     FIELD(trtllm_token_logprob, logprob);
@@ -99,6 +99,8 @@ int main(void) {
     FIELD(trtllm_executor_config, threads);
     FIELD(trtllm_executor_config, prefix_reuse);
     FIELD(trtllm_executor_config, device);
+    FIELD(trtllm_executor_config, refuse_stored_kernels);
+    FIELD(trtllm_executor_config, reserved);
     SIZE(trtllm_executor_stats);
     FIELD(trtllm_executor_stats, iterations);
     FIELD(trtllm_executor_stats, completed);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::blueprint::{PRODUCTS_BYTES, module_bytes};
 use super::call::{Arg, Call, Code, Count, Grid, Shared};
 use super::driver::{Address, Argument, Driver, Function, Launch, MapElement, MapSpec, Matmul, Module};
 use super::kernel::KernelSpec;
@@ -35,25 +36,29 @@ pub(super) struct Modules {
     driver: Arc<dyn Driver>,
     modules: HashMap<KernelSpec, Module>,
     products: HashMap<MatmulSpec, Matmul>,
+    module_bytes: usize,
 }
 
 impl Modules {
     pub(super) fn new(driver: &Arc<dyn Driver>) -> Self {
-        Self { driver: Arc::clone(driver), modules: HashMap::new(), products: HashMap::new() }
+        Self { driver: Arc::clone(driver), modules: HashMap::new(), products: HashMap::new(), module_bytes: 0 }
     }
 
-    /// The code of a call; `cubin` gives that of kernels which are not loaded yet.
-    pub(super) fn load(
-        &mut self,
-        call: &Call,
-        cubin: &mut dyn FnMut(&KernelSpec) -> Result<Arc<[u8]>>,
-    ) -> Result<Loaded> {
+    /// Device memory of all of it, as far as it is known.
+    pub(super) fn bytes(&self) -> usize {
+        self.module_bytes + if self.products.is_empty() { 0 } else { PRODUCTS_BYTES }
+    }
+
+    /// The code of a call, whose kernel is among `cubins`.
+    pub(super) fn load(&mut self, call: &Call, cubins: &HashMap<KernelSpec, Arc<[u8]>>) -> Result<Loaded> {
         match &call.code {
             Code::Kernel(spec) => {
                 let module = match self.modules.get(spec) {
                     Some(module) => *module,
                     None => {
-                        let module = self.driver.load(&cubin(spec)?, &spec.describe(self.driver.info().arch))?;
+                        let cubin = &cubins[spec];
+                        let module = self.driver.load(cubin, &spec.describe(self.driver.info().arch))?;
+                        self.module_bytes += module_bytes(cubin.len());
                         self.modules.insert(spec.clone(), module);
                         module
                     }

@@ -91,6 +91,16 @@ impl Compiler for RuntimeCompiler {
     }
 }
 
+impl Compiler for Arc<dyn Compiler> {
+    fn version(&self) -> Result<(u32, u32)> {
+        (**self).version()
+    }
+
+    fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
+        (**self).compile(spec, arch)
+    }
+}
+
 /// Whether machine code that came with an engine may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredPolicy {
@@ -139,9 +149,7 @@ impl<C: Compiler> CubinStore<C> {
     /// the engine has. Else as [`nvrtc::compile`].
     pub fn get(&self, spec: &KernelSpec, arch: Arch) -> Result<Arc<[u8]>> {
         let key = CubinKey::new(spec, arch)?;
-        if self.policy == StoredPolicy::Use
-            && let Some(cubin) = self.stored.get(key)
-        {
+        if let Some(cubin) = self.stored(key) {
             return Ok(cubin);
         }
         let version = self.compiler.version().map_err(|error| self.without_compiler(error, spec, arch))?;
@@ -162,6 +170,21 @@ impl<C: Compiler> CubinStore<C> {
     /// As [`CubinStore::get`], the first one met; `ThreadFailed`.
     pub fn get_all(&self, specs: &[KernelSpec], arch: Arch, threads: usize) -> Result<Vec<Arc<[u8]>>> {
         nvrtc::in_parallel(specs, threads, |spec| self.get(spec, arch))
+    }
+
+    /// Bytes of a specification's cubin if it need not be compiled.
+    ///
+    /// # Errors
+    /// As [`CubinKey::new`].
+    pub fn stored_bytes(&self, spec: &KernelSpec, arch: Arch) -> Result<Option<usize>> {
+        Ok(self.stored(CubinKey::new(spec, arch)?).map(|cubin| cubin.len()))
+    }
+
+    fn stored(&self, key: CubinKey) -> Option<Arc<[u8]>> {
+        match self.policy {
+            StoredPolicy::Use => self.stored.get(key),
+            StoredPolicy::Refuse => None,
+        }
     }
 
     fn without_compiler(&self, error: Error, spec: &KernelSpec, arch: Arch) -> Error {
@@ -251,8 +274,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let uses = store(None, stored(ARCH), StoredPolicy::Use, &folder);
         assert_eq!(&*uses.get(&spec(), ARCH).unwrap(), b"stored");
+        assert_eq!(uses.stored_bytes(&spec(), ARCH), Ok(Some(6)));
         let refuses = store(Some((13, 0)), stored(ARCH), StoredPolicy::Refuse, &folder);
         assert_eq!(&*refuses.get(&spec(), ARCH).unwrap(), spec().describe(ARCH).as_bytes());
+        assert_eq!(refuses.stored_bytes(&spec(), ARCH), Ok(None));
         assert_eq!(refuses.compiler.compiled.into_inner(), 1);
     }
 

@@ -2,38 +2,85 @@
 
 use std::sync::Arc;
 
-use super::attention::{tile_tokens, tiles_only};
+use super::attention::tiles_only;
+use super::blueprint::{Blueprint, DEPTH, graph_bytes};
 use super::cache::CubinCache;
 use super::call::Shared;
-use super::choose::Selector;
-use super::cubins::{CubinStore, StoredPolicy};
+use super::cubins::{Compiler, CubinStore, RuntimeCompiler, StoredPolicy};
 use super::cublas;
 use super::driver::{Driver, Graph};
 use super::flight::Flight;
-use super::program::{Resident, Sizes};
+use super::program::Resident;
 use super::real::RealDriver;
-use super::sample::{self, MOST_ADJUSTMENTS, SampleResult, is_filtered};
-use super::step::{Counts, Layout};
+use super::sample::{MOST_ADJUSTMENTS, SampleResult, is_filtered};
+use super::step::Counts;
 use super::stored::unpack;
 use super::tactics::Tactics;
 use super::target::CudaTarget;
 use super::timeline::Timeline;
 use crate::backend::{Batch, StepTime};
-use crate::engine::{BLOCK_TOKENS, Engine, Limits, Plan};
+use crate::engine::{Engine, Limits, Plan};
 use crate::error::{Error, Result};
 
 /// One GPU.
 pub struct CudaDevice {
     driver: Arc<dyn Driver>,
+    compiler: Arc<dyn Compiler>,
+    cache: Option<CubinCache>,
+    policy: StoredPolicy,
 }
 
 impl CudaDevice {
-    /// Opens device `index`.
+    /// Opens device `index`; `policy` says whether the machine code in engines may run.
     ///
     /// # Errors
     /// `DeviceUnavailable` saying what is missing.
-    pub fn open(index: usize) -> Result<Self> {
-        Ok(Self { driver: RealDriver::open(index)? })
+    pub fn open(index: usize, policy: StoredPolicy) -> Result<Self> {
+        Ok(Self::on(RealDriver::open(index)?, Arc::new(RuntimeCompiler), CubinCache::of_user(), policy))
+    }
+
+    /// The device of any driver; kernels that an engine lacks come from `cache` and `compiler`.
+    #[must_use]
+    pub fn on(
+        driver: Arc<dyn Driver>,
+        compiler: Arc<dyn Compiler>,
+        cache: Option<CubinCache>,
+        policy: StoredPolicy,
+    ) -> Self {
+        Self { driver, compiler, cache, policy }
+    }
+
+    /// Device and page-locked bytes beside the KV blocks: what is allocated, the driver's copies of kernels and graphs.
+    ///
+    /// # Errors
+    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for what the engine holds.
+    pub fn fixed_bytes(&self, engine: &Engine, limits: &Limits) -> Result<usize> {
+        let blueprint = self.blueprint(engine, Limits { kv_blocks: 0, ..*limits })?;
+        Ok(blueprint.device_bytes()?.saturating_add(blueprint.pinned_bytes()))
+    }
+
+    /// Loads an engine for steps within `limits`.
+    ///
+    /// # Errors
+    /// `OutOfMemory` with needed and free bytes, before anything is allocated; as [`CudaDevice::fixed_bytes`]; a kernel
+    /// that can neither be loaded nor compiled; `DeviceLost`.
+    pub fn load(&self, engine: &Engine, limits: Limits) -> Result<CudaProgram> {
+        let blueprint = self.blueprint(engine, limits)?;
+        let (needed, free) = (blueprint.device_bytes()?, self.driver.free_bytes()?);
+        if needed > free {
+            let name = &self.driver.info().name;
+            let why = format!("{needed} bytes of device memory are needed, {free} bytes are free on {name}");
+            return Err(Error::OutOfMemory { what: "engine".into(), why });
+        }
+        let resident = Resident::new(&self.driver, engine, &blueprint)?;
+        CudaProgram::new(Arc::clone(&self.driver), engine.plan(), &blueprint, resident)
+    }
+
+    fn blueprint(&self, engine: &Engine, limits: Limits) -> Result<Blueprint> {
+        let stored = engine.kernels().map(unpack).transpose()?.unwrap_or_default();
+        let cubins = CubinStore::with_compiler(stored, self.policy, self.cache.clone(), Arc::clone(&self.compiler));
+        let tactics = engine.tactics().map(Tactics::from_json).transpose()?.unwrap_or_default();
+        Blueprint::new(engine.plan(), limits, &self.target(engine.plan(), &tactics), &tactics, cubins)
     }
 
     fn target(&self, plan: &Plan, tactics: &Tactics) -> CudaTarget {
@@ -41,60 +88,15 @@ impl CudaDevice {
         let products = tactics.have_products(self.driver.info().arch) && cublas::version().is_ok();
         CudaTarget { products, ..CudaTarget::of(self.driver.info(), plan.invariant) }
     }
-
-    /// Device bytes beside the KV blocks.
-    ///
-    /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space; `Corrupt` for what the engine holds.
-    pub fn fixed_bytes(&self, engine: &Engine, limits: &Limits) -> Result<usize> {
-        let (plan, limits) = (engine.plan(), Limits { kv_blocks: 0, ..*limits });
-        let tactics = tactics_of(engine)?;
-        let target = self.target(plan, &tactics);
-        let classes = Selector { plan, target: &target, tactics: &tactics }.classes(&limits);
-        let sizes = Sizes::new(plan, &limits, &classes)?;
-        let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
-        let sampling: usize = sampling.iter().map(|(_, bytes)| bytes).sum();
-        let scratch = sizes.workspace + sizes.partial + sizes.counters + sampling;
-        Ok(sizes.weights + scratch + (1 + DEPTH) * layout(plan, &limits).bytes)
-    }
-
-    /// Loads an engine for steps within `limits`.
-    ///
-    /// # Errors
-    /// See [`Resident::new`].
-    pub fn load(&self, engine: &Engine, limits: Limits) -> Result<CudaProgram> {
-        let plan = engine.plan();
-        let tactics = tactics_of(engine)?;
-        let target = self.target(plan, &tactics);
-        let classes = Selector { plan, target: &target, tactics: &tactics }.classes(&limits);
-        let stored = engine.kernels().map(unpack).transpose()?.unwrap_or_default();
-        let cubins = CubinStore::new(stored, StoredPolicy::Use, CubinCache::of_user());
-        let sampling = sample::memory(plan.model.vocab_size, limits.logit_rows, limits.rows);
-        let layout = layout(plan, &limits);
-        let resident = Resident::new(&self.driver, engine, &limits, &classes, layout, &sampling, &cubins)?;
-        CudaProgram::new(Arc::clone(&self.driver), plan, limits, resident)
-    }
 }
-
-fn tactics_of(engine: &Engine) -> Result<Tactics> {
-    engine.tactics().map_or_else(|| Ok(Tactics::default()), Tactics::from_json)
-}
-
-fn layout(plan: &Plan, limits: &Limits) -> Layout {
-    let blocks = plan.model.max_positions.div_ceil(BLOCK_TOKENS);
-    // Rows that share a prefix have tables that are together longer than the pool.
-    let entries = plan.kv_groups.len() * limits.rows * blocks;
-    Layout::new(*limits, plan.kv_groups.len(), tile_tokens(plan), entries)
-}
-
-/// Steps that may be under way.
-const DEPTH: usize = 2;
 
 /// A plan on a device, ready for steps.
 pub struct CudaProgram {
     driver: Arc<dyn Driver>,
     /// Decode graphs by rows.
     graphs: Vec<(usize, Graph)>,
+    /// Kernels of all graphs.
+    graph_nodes: usize,
     flights: [Flight; DEPTH],
     /// The flight of the next launch, and how many are under way.
     next: usize,
@@ -107,13 +109,15 @@ pub struct CudaProgram {
 }
 
 impl CudaProgram {
-    fn new(driver: Arc<dyn Driver>, plan: &Plan, limits: Limits, resident: Resident) -> Result<Self> {
+    fn new(driver: Arc<dyn Driver>, plan: &Plan, blueprint: &Blueprint, resident: Resident) -> Result<Self> {
+        let limits = blueprint.limits;
         let flight = || Flight::new(&driver, resident.layout.bytes, limits.logit_rows);
         let flights = [flight()?, flight()?];
         let timeline = Timeline::new(&driver, DEPTH)?;
         let mut program = Self {
             driver,
             graphs: Vec::new(),
+            graph_nodes: 0,
             flights,
             next: 0,
             under_way: 0,
@@ -123,14 +127,15 @@ impl CudaProgram {
             vocab: plan.model.vocab_size,
             tiles_only: tiles_only(plan),
         };
-        program.capture()?;
+        program.capture(&blueprint.buckets)?;
         Ok(program)
     }
 
-    /// Device and page-locked bytes.
+    /// Device and page-locked bytes, modules and graphs included.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        (self.resident.bytes + self.flights.iter().map(Flight::bytes).sum::<usize>()) as u64
+        let pinned: usize = self.flights.iter().map(Flight::bytes).sum();
+        (self.resident.device_bytes() + graph_bytes(self.graph_nodes) + pinned) as u64
     }
 
     #[must_use]
@@ -151,19 +156,18 @@ impl CudaProgram {
     }
 
     /// One graph for each bucket of decode rows, whose launches do not depend on how long the contexts are.
-    fn capture(&mut self) -> Result<()> {
-        if self.tiles_only {
-            return Ok(());
-        }
-        for rows in buckets(self.limits.rows.min(self.limits.tokens).min(self.limits.logit_rows)) {
+    fn capture(&mut self, buckets: &[usize]) -> Result<()> {
+        for &rows in buckets {
             let n = rows as u32;
             let counts = Counts { tokens: n, logit_rows: n, decode_rows: n, tiles: 0, bytes: 0 };
             self.driver.begin_capture()?;
             // SAFETY: the launches are only recorded; the class was bound for these limits.
             let launched = unsafe { self.resident.class(rows).launch(&*self.driver, &counts) };
             let graph = self.driver.end_capture();
-            launched?;
-            self.graphs.push((rows, graph?));
+            // What a failed capture gave is released with the rest.
+            self.graphs.extend(graph.as_ref().ok().map(|graph| (rows, *graph)));
+            self.graph_nodes += launched?;
+            graph?;
         }
         Ok(())
     }
@@ -176,6 +180,19 @@ impl CudaProgram {
         if self.under_way == DEPTH {
             return Err(Error::internal("launch", "too many steps are under way"));
         }
+        // What was enqueued of a failed step may still read the memory that the next one writes.
+        self.enqueue(batch).inspect_err(|_| self.settle())?;
+        self.next = (self.next + 1) % DEPTH;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Waits for what is under way, if the device still answers.
+    fn settle(&self) {
+        let _ = self.driver.synchronize();
+    }
+
+    fn enqueue(&mut self, batch: &Batch) -> Result<()> {
         let graph = self.graph(batch);
         let padded = graph.map_or(0, |(rows, _)| rows);
         let driver = Arc::clone(&self.driver);
@@ -191,17 +208,16 @@ impl CudaProgram {
         unsafe {
             match graph {
                 Some((_, graph)) => driver.launch_graph(graph)?,
-                None => class.launch(&*driver, &counts)?,
+                None => {
+                    class.launch(&*driver, &counts)?;
+                }
             }
             if is_filtered(batch, self.vocab) {
                 class.filter(&*driver, &counts)?;
             }
             flight.fetch(batch, results, class.logits, self.vocab)?;
         }
-        self.timeline.end()?;
-        self.next = (self.next + 1) % DEPTH;
-        self.under_way += 1;
-        Ok(())
+        self.timeline.end()
     }
 
     /// Waits for the oldest step: the results of its sample rows, the logits of its host rows, and its time.
@@ -214,7 +230,7 @@ impl CudaProgram {
         }
         let oldest = (self.next + DEPTH - self.under_way) % DEPTH;
         self.under_way -= 1;
-        let time = self.timeline.wait()?;
+        let time = self.timeline.wait().inspect_err(|_| self.settle())?;
         let flight = &self.flights[oldest];
         Ok((flight.results(), &flight.logits, time))
     }
@@ -232,19 +248,7 @@ impl CudaProgram {
 
 impl Drop for CudaProgram {
     fn drop(&mut self) {
-        let _ = self.driver.synchronize();
+        self.settle();
         self.graphs.iter().for_each(|(_, graph)| self.driver.release_graph(*graph));
     }
-}
-
-/// Row counts of decode graphs: dense where a step is short, and at most an eighth of padding further up.
-fn buckets(most: usize) -> Vec<usize> {
-    let mut buckets = Vec::new();
-    let mut rows: usize = 1;
-    while rows < most {
-        buckets.push(rows);
-        rows += (rows.next_power_of_two() / 8).max(1);
-    }
-    buckets.push(most);
-    buckets
 }

@@ -24,7 +24,7 @@ pub(super) struct Flight {
 impl Flight {
     pub(super) fn new(driver: &Arc<dyn Driver>, input_bytes: usize, logit_rows: usize) -> Result<Self> {
         let input = PinnedMemory::new(driver, input_bytes, "step input")?;
-        let results = PinnedMemory::new(driver, logit_rows * size_of::<SampleResult>(), "sampled tokens")?;
+        let results = PinnedMemory::new(driver, results_bytes(logit_rows), "sampled tokens")?;
         Ok(Self {
             driver: Arc::clone(driver),
             input,
@@ -35,8 +35,14 @@ impl Flight {
         })
     }
 
+    /// Page-locked bytes.
     pub(super) fn bytes(&self) -> usize {
         self.input.bytes + self.results.bytes
+    }
+
+    /// What [`Flight::bytes`] will be.
+    pub(super) fn bytes_for(input_bytes: usize, logit_rows: usize) -> usize {
+        input_bytes + results_bytes(logit_rows)
     }
 
     /// Enqueues what comes back of a step: results of sampling, and the logits that the host wants, for which it waits:
@@ -82,4 +88,8 @@ impl Flight {
         let all = unsafe { std::slice::from_raw_parts(self.results.pointer.cast::<SampleResult>(), self.rows) };
         self.sample_rows.iter().map(|row| all[*row as usize])
     }
+}
+
+fn results_bytes(logit_rows: usize) -> usize {
+    logit_rows * size_of::<SampleResult>()
 }

@@ -5,6 +5,7 @@
 
 mod attention;
 mod bind;
+mod blueprint;
 mod cache;
 mod call;
 mod choose;
@@ -35,6 +36,7 @@ mod tuner;
 mod work;
 mod workspace;
 
+pub use blueprint::{GRAPH_NODE_BYTES, MODULE_BYTES};
 pub use cache::{CubinCache, cache_folder};
 pub use choose::Selector;
 pub use cubins::{Compiler, CubinKey, CubinStore, RuntimeCompiler, StoredPolicy};

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bind::{Binder, Bound, Modules, Places};
+use super::blueprint::Blueprint;
 use super::call::{Call, Shared};
 use super::choose::Class;
-use super::cubins::CubinStore;
 use super::driver::{Address, Driver};
 use super::memory::DeviceMemory;
 use super::step::{Counts, Layout};
-use crate::engine::{Engine, Limits, Plan};
+use crate::engine::{Engine, KvGroup, Limits, Plan};
 use crate::error::{Error, Result};
 
 /// Bound launches of the steps of at most `tokens` tokens.
@@ -35,21 +35,22 @@ impl Choices {
 }
 
 impl BoundClass {
-    /// Enqueues the class's launches for a step, the first kernel of sampling included.
+    /// Enqueues the class's launches for a step, the first kernel of sampling included; tells how many.
     ///
     /// # Safety
     /// The counts are within the limits that the class was bound for, and the input is on its way to the device.
-    pub(super) unsafe fn launch(&mut self, driver: &dyn Driver, counts: &Counts) -> Result<()> {
+    pub(super) unsafe fn launch(&mut self, driver: &dyn Driver, counts: &Counts) -> Result<usize> {
         // The first launch follows a copy, on which it cannot depend programmatically.
-        let mut dependent = false;
-        for choices in &mut self.launches {
+        let (mut dependent, mut launched) = (false, 0);
+        let bounds = self.launches.iter_mut().map(|choices| choices.of(counts));
+        for bound in bounds.chain([&mut self.sampling[0]]) {
             // SAFETY: the caller's.
-            if unsafe { choices.of(counts).enqueue(driver, counts, dependent)? } {
+            if unsafe { bound.enqueue(driver, counts, dependent)? } {
                 dependent = driver.info().arch.is_hopper_or_later();
+                launched += 1;
             }
         }
-        // SAFETY: as above.
-        unsafe { self.sampling[0].enqueue(driver, counts, dependent) }.map(drop)
+        Ok(launched)
     }
 
     /// Enqueues the kernel that finishes filtered rows.
@@ -62,30 +63,44 @@ impl BoundClass {
     }
 }
 
-/// Device memory that a loaded plan takes beside its caches.
+/// Device memory that a loaded plan asks for.
+#[derive(Debug, Clone)]
 pub(super) struct Sizes {
     pub(super) weights: usize,
     pub(super) workspace: usize,
     pub(super) partial: usize,
     pub(super) counters: usize,
-    /// By KV group: a layer of its pool.
+    /// By KV group: a layer of its pool, and all of it.
     pub(super) layer_bytes: Vec<usize>,
+    pub(super) caches: Vec<usize>,
 }
 
 impl Sizes {
+    /// All of it, and the caches.
+    pub(super) fn total(&self) -> usize {
+        let scratch = [self.weights, self.workspace, self.partial, self.counters];
+        scratch.iter().chain(&self.caches).fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
     pub(super) fn new(plan: &Plan, limits: &Limits, classes: &[Class]) -> Result<Self> {
         let calls = || classes.iter().flat_map(|class| &class.calls).flatten().map(|(_, call)| call);
         let weights = usize::try_from(plan.weights_bytes()).map_err(|_| too_large("weights"))?;
-        let layer = |group: &crate::engine::KvGroup| {
+        let layer = |group: &KvGroup| {
             let block = group.block_bytes() / group.layers.len().max(1);
             block.checked_mul(limits.kv_blocks).ok_or_else(|| too_large("KV cache"))
         };
+        let layer_bytes = plan.kv_groups.iter().map(layer).collect::<Result<Vec<_>>>()?;
+        let cache = |(group, layer): (&KvGroup, &usize)| {
+            layer.checked_mul(group.layers.len()).ok_or_else(|| too_large("KV cache"))
+        };
+        let caches = plan.kv_groups.iter().zip(&layer_bytes).map(cache).collect::<Result<_>>()?;
         Ok(Self {
             weights,
             workspace: classes.iter().map(|class| class.workspace.bytes).max().unwrap_or(0),
             partial: calls().map(|call| call.partial_bytes).max().unwrap_or(0),
             counters: 4 * calls().map(|call| call.counters).max().unwrap_or(0),
-            layer_bytes: plan.kv_groups.iter().map(layer).collect::<Result<_>>()?,
+            layer_bytes,
+            caches,
         })
     }
 }
@@ -100,8 +115,8 @@ pub(super) struct Resident {
     pub(super) layout: Layout,
     pub(super) input: DeviceMemory,
     pub(super) shared: HashMap<Shared, Address>,
-    pub(super) bytes: usize,
-    _modules: Modules,
+    bytes: usize,
+    modules: Modules,
     _memory: Vec<DeviceMemory>,
 }
 
@@ -110,17 +125,10 @@ impl Resident {
     ///
     /// # Errors
     /// `OutOfMemory` naming what did not fit; a kernel that can neither be loaded nor compiled; `DeviceLost`.
-    pub(super) fn new(
-        driver: &Arc<dyn Driver>,
-        engine: &Engine,
-        limits: &Limits,
-        classes: &[Class],
-        layout: Layout,
-        extra: &[(Shared, usize)],
-        cubins: &CubinStore,
-    ) -> Result<Self> {
+    pub(super) fn new(driver: &Arc<dyn Driver>, engine: &Engine, blueprint: &Blueprint) -> Result<Self> {
         let plan = engine.plan();
-        let sizes = Sizes::new(plan, limits, classes)?;
+        let Blueprint { limits, classes, layout, sizes, .. } = blueprint;
+        let cubins = blueprint.cubins()?;
         let mut memory = Vec::new();
         let mut take = |bytes: usize, what: &str| -> Result<Address> {
             let taken = DeviceMemory::zeroed(driver, bytes, what)?;
@@ -131,14 +139,13 @@ impl Resident {
         let weights = take(sizes.weights, "weights")?;
         let workspace = take(sizes.workspace, "workspace")?;
         let mut caches = Vec::new();
-        for (group, layer) in plan.kv_groups.iter().zip(&sizes.layer_bytes) {
-            let bytes = layer.checked_mul(group.layers.len()).ok_or_else(|| too_large("KV cache"))?;
-            caches.push(take(bytes, "KV cache")?);
+        for bytes in &sizes.caches {
+            caches.push(take(*bytes, "KV cache")?);
         }
         let mut shared = HashMap::new();
         shared.insert(Shared::Partial, take(sizes.partial, "partial sums")?);
         shared.insert(Shared::Counters, take(sizes.counters, "counters")?);
-        for (name, bytes) in extra {
+        for (name, bytes) in &blueprint.sampling {
             shared.insert(*name, take(*bytes, "sampling state")?);
         }
         let input = DeviceMemory::zeroed(driver, layout.bytes, "step input")?;
@@ -147,12 +154,11 @@ impl Resident {
             weights: plan.weights.iter().map(|weight| weights + weight.offset).collect(),
             workspace,
             caches,
-            layer_bytes: sizes.layer_bytes,
+            layer_bytes: sizes.layer_bytes.clone(),
             input: input.address,
             shared: shared.clone(),
         };
         let mut modules = Modules::new(driver);
-        let arch = driver.info().arch;
         let bound = classes
             .iter()
             .map(|class| {
@@ -161,11 +167,11 @@ impl Resident {
                     plan,
                     limits,
                     places: &places,
-                    layout: &layout,
+                    layout,
                     offsets: &class.workspace.offsets,
                 };
                 let mut bind = |call: &Call| {
-                    let loaded = modules.load(call, &mut |spec| cubins.get(spec, arch))?;
+                    let loaded = modules.load(call, &cubins)?;
                     binder.bind(call, loaded)
                 };
                 let launches = class
@@ -182,7 +188,12 @@ impl Resident {
             .collect::<Result<Vec<_>>>()?;
         let bytes = memory.iter().map(|memory| memory.bytes).sum::<usize>() + input.bytes;
         driver.synchronize()?;
-        Ok(Self { classes: bound, layout, input, shared, bytes, _modules: modules, _memory: memory })
+        Ok(Self { classes: bound, layout: layout.clone(), input, shared, bytes, modules, _memory: memory })
+    }
+
+    /// Bytes on the device, those of the modules included.
+    pub(super) fn device_bytes(&self) -> usize {
+        self.bytes + self.modules.bytes()
     }
 
     /// The class for a step of `tokens` tokens.

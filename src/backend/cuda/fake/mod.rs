@@ -38,6 +38,17 @@ pub enum Call {
     Launch,
     Wait,
     Synchronize,
+    /// Uploads, downloads and fills.
+    Copy,
+    Function,
+    TensorMap,
+    /// Beginnings and ends.
+    Capture,
+    /// New events.
+    Event,
+    Record,
+    Elapsed,
+    FreeBytes,
 }
 
 /// What is alive.
@@ -79,6 +90,23 @@ impl FakeDriver {
         let mut state = self.state.lock();
         let at = state.calls.get(&call).unwrap_or(&0) + nth;
         state.faults.insert((call, at));
+    }
+
+    /// Lets the `nth` call of any kind from now fail alone: with its own error where it has one, else with `Internal`.
+    pub fn refuse_at(&self, nth: usize) {
+        let mut state = self.state.lock();
+        state.refuse_at = Some(state.all_calls + nth);
+    }
+
+    /// Lets the `nth` call of any kind from now find the device lost.
+    pub fn lose_at(&self, nth: usize) {
+        let mut state = self.state.lock();
+        state.lose_at = Some(state.all_calls + nth);
+    }
+
+    /// How many calls there were that can fail.
+    pub fn all_calls(&self) -> usize {
+        self.state.lock().all_calls
     }
 
     /// How often this was called.
@@ -124,6 +152,11 @@ impl FakeDriver {
     pub fn used_bytes(&self) -> usize {
         self.state.lock().used_bytes()
     }
+
+    /// Bytes of page-locked memory in use.
+    pub fn pinned_bytes(&self) -> usize {
+        self.state.lock().pinned.values().map(|block| block.layout.size()).sum()
+    }
 }
 
 impl Driver for FakeDriver {
@@ -132,17 +165,17 @@ impl Driver for FakeDriver {
     }
 
     fn free_bytes(&self) -> Result<usize> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::FreeBytes, "cuMemGetInfo")?;
         Ok(self.info.total_bytes - state.used_bytes())
     }
 
     fn allocate(&self, bytes: usize, what: &str) -> Result<Address> {
         let mut state = self.state.lock();
-        state.alive()?;
+        let fails = state.enter(Call::Allocate, "cuMemAlloc")?;
         state.not_capturing("cuMemAlloc")?;
         let free = self.info.total_bytes - state.used_bytes();
-        if state.fails(Call::Allocate) || bytes > free {
+        if fails || bytes > free {
             let why = format!("{bytes} bytes of device memory are needed, {free} bytes are free on {LABEL}");
             return Err(Error::OutOfMemory { what: what.into(), why });
         }
@@ -161,9 +194,9 @@ impl Driver for FakeDriver {
 
     fn allocate_pinned(&self, bytes: usize, what: &str) -> Result<*mut u8> {
         let mut state = self.state.lock();
-        state.alive()?;
+        let fails = state.enter(Call::AllocatePinned, "cuMemHostAlloc")?;
         state.not_capturing("cuMemHostAlloc")?;
-        if state.fails(Call::AllocatePinned) {
+        if fails {
             let why = format!("{bytes} bytes of page-locked host memory are needed, 0 bytes are free on {LABEL}");
             return Err(Error::OutOfMemory { what: what.into(), why });
         }
@@ -178,8 +211,8 @@ impl Driver for FakeDriver {
     }
 
     unsafe fn upload(&self, to: Address, from: *const u8, bytes: usize) -> Result<()> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::Copy, "cuMemcpyHtoDAsync")?;
         state.allocated(to, bytes)?;
         // SAFETY: the destination is allocated, the caller vouches for the source.
         unsafe { std::ptr::copy(from, to as *mut u8, bytes) };
@@ -187,8 +220,8 @@ impl Driver for FakeDriver {
     }
 
     unsafe fn download(&self, to: *mut u8, from: Address, bytes: usize) -> Result<()> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::Copy, "cuMemcpyDtoHAsync")?;
         state.allocated(from, bytes)?;
         // SAFETY: the source is allocated, the caller vouches for the destination.
         unsafe { std::ptr::copy(from as *const u8, to, bytes) };
@@ -196,8 +229,8 @@ impl Driver for FakeDriver {
     }
 
     unsafe fn fill(&self, to: Address, bytes: usize, byte: u8) -> Result<()> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::Copy, "cuMemsetD8Async")?;
         state.allocated(to, bytes)?;
         // SAFETY: the destination is allocated.
         unsafe { (to as *mut u8).write_bytes(byte, bytes) };
@@ -206,9 +239,9 @@ impl Driver for FakeDriver {
 
     fn load(&self, _cubin: &[u8], what: &str) -> Result<Module> {
         let mut state = self.state.lock();
-        state.alive()?;
+        let fails = state.enter(Call::Load, "cuModuleLoadData")?;
         state.not_capturing("cuModuleLoadData")?;
-        if state.fails(Call::Load) {
+        if fails {
             return Err(Error::Corrupt { what: what.into(), why: format!("CUDA_ERROR_INVALID_IMAGE on {LABEL}") });
         }
         let id = state.new_id();
@@ -224,7 +257,7 @@ impl Driver for FakeDriver {
 
     fn function(&self, module: Module, entry: &str, shared: u32) -> Result<Function> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.reach(Call::Function, "cuModuleGetFunction")?;
         if !state.modules.contains(&module.0) {
             return Err(Error::internal(entry, "its module was unloaded or never loaded"));
         }
@@ -244,8 +277,8 @@ impl Driver for FakeDriver {
     }
 
     fn tensor_map(&self, spec: &MapSpec) -> Result<TensorMap> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::TensorMap, "cuTensorMapEncodeTiled")?;
         state.allocated(spec.address, spec.rows.saturating_sub(1) * spec.row_bytes + 1)?;
         let aligned = spec.row_bytes.is_multiple_of(16) && spec.address.is_multiple_of(16);
         if !aligned || spec.box_rows > 256 || spec.box_columns > 256 {
@@ -259,9 +292,9 @@ impl Driver for FakeDriver {
     /// Every product that the library may have, and e4m3 on Hopper alone.
     fn matmul(&self, spec: &MatmulSpec) -> Result<Matmul> {
         let mut state = self.state.lock();
-        state.alive()?;
+        let fails = state.enter(Call::Matmul, "cublasLtMatmulAlgoGetHeuristic")?;
         state.not_capturing("cublasLtMatmulAlgoGetHeuristic")?;
-        if state.fails(Call::Matmul) {
+        if fails {
             return Err(Error::DeviceUnavailable {
                 what: "library libcublasLt".into(),
                 why: "it was not found".into(),
@@ -291,7 +324,7 @@ impl Driver for FakeDriver {
 
     fn begin_capture(&self) -> Result<()> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.reach(Call::Capture, "cuStreamBeginCapture")?;
         state.not_capturing("cuStreamBeginCapture")?;
         state.capture = Some(Vec::new());
         Ok(())
@@ -300,7 +333,7 @@ impl Driver for FakeDriver {
     fn end_capture(&self) -> Result<Graph> {
         let mut state = self.state.lock();
         let recorded = state.capture.take();
-        state.alive()?;
+        state.reach(Call::Capture, "cuStreamEndCapture")?;
         let recorded = recorded.ok_or_else(|| Error::internal("cuStreamEndCapture", "nothing is captured"))?;
         let id = state.new_id();
         state.graphs.insert(id, recorded);
@@ -324,7 +357,7 @@ impl Driver for FakeDriver {
 
     fn event(&self, timed: bool) -> Result<Event> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.reach(Call::Event, "cuEventCreate")?;
         let id = state.new_id();
         state.events.insert(id, (timed, None));
         Ok(Event(id))
@@ -332,7 +365,7 @@ impl Driver for FakeDriver {
 
     fn record(&self, event: Event) -> Result<()> {
         let mut state = self.state.lock();
-        state.alive()?;
+        state.reach(Call::Record, "cuEventRecord")?;
         state.records += 1;
         let number = state.records;
         let (_, recorded) = state.events.get_mut(&event.0).ok_or_else(no_event)?;
@@ -349,8 +382,8 @@ impl Driver for FakeDriver {
 
     /// A millisecond from each record to the next.
     fn elapsed(&self, from: Event, to: Event) -> Result<f32> {
-        let state = self.state.lock();
-        state.alive()?;
+        let mut state = self.state.lock();
+        state.reach(Call::Elapsed, "cuEventElapsedTime")?;
         let record = |event: Event| match state.events.get(&event.0).ok_or_else(no_event)? {
             (true, Some(number)) => Ok(*number as f32),
             _ => Err(Error::internal("event", "it is not timed or was not recorded")),

@@ -27,6 +27,10 @@ pub(super) struct State {
     pub(super) calls: HashMap<Call, usize>,
     /// At which count of calls they fail.
     pub(super) faults: HashSet<(Call, usize)>,
+    pub(super) all_calls: usize,
+    /// Which of all calls fails alone, and at which one the device is lost.
+    pub(super) refuse_at: Option<usize>,
+    pub(super) lose_at: Option<usize>,
     pub(super) lost: Option<Error>,
 }
 
@@ -65,21 +69,35 @@ impl State {
         self.lost.clone().map_or(Ok(()), Err)
     }
 
-    /// Counts a call; whether it is one that was told to fail.
-    pub(super) fn fails(&mut self, call: Call) -> bool {
+    /// Counts a call that has an error of its own; whether it was told to fail with it.
+    pub(super) fn enter(&mut self, call: Call, name: &str) -> Result<bool> {
+        self.alive()?;
+        self.all_calls += 1;
+        if self.lose_at == Some(self.all_calls) {
+            self.lose(name);
+        }
+        self.alive()?;
         let count = self.calls.entry(call).or_insert(0);
         *count += 1;
-        self.faults.remove(&(call, *count))
+        let told = self.faults.remove(&(call, *count));
+        Ok(told || self.refuse_at == Some(self.all_calls))
     }
 
-    /// Counts a call, after which the device may be lost.
+    /// Counts any other call, after which the device may be lost.
     pub(super) fn reach(&mut self, call: Call, name: &str) -> Result<()> {
-        self.alive()?;
-        if self.fails(call) {
-            let why = format!("{name} reported CUDA_ERROR_ILLEGAL_ADDRESS");
-            self.lost = Some(Error::DeviceLost { what: LABEL.into(), why });
+        let told = self.enter(call, name)?;
+        if told && self.refuse_at == Some(self.all_calls) {
+            return Err(Error::internal(name, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"));
+        }
+        if told {
+            self.lose(name);
         }
         self.alive()
+    }
+
+    fn lose(&mut self, name: &str) {
+        let why = format!("{name} reported CUDA_ERROR_ILLEGAL_ADDRESS");
+        self.lost = Some(Error::DeviceLost { what: LABEL.into(), why });
     }
 
     pub(super) fn not_capturing(&self, call: &str) -> Result<()> {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use cudarc::driver::sys::{self, CUresult, CUstreamCaptureMode};
 
+use super::super::blueprint::graph_bytes;
 use super::super::driver::{
     Address, DeviceInfo, Driver, Event, Function, Graph, Launch, MapElement, MapSpec, Matmul, Module, TensorMap,
 };
@@ -91,7 +92,8 @@ impl Driver for RealDriver {
         let mut module = null_mut();
         // SAFETY: the image holds a whole cubin: the driver learns its size from its headers, which `image` has checked.
         let result = unsafe { sys::cuModuleLoadData(&raw mut module, image.as_ptr().cast()) };
-        self.check(result, "cuModuleLoadData").map_err(|error| launch::naming(error, what))?;
+        self.check_memory(result, "cuModuleLoadData", what, cubin.len(), "device memory")
+            .map_err(|error| launch::naming(error, what))?;
         self.live.lock().modules.insert(module as u64);
         Ok(Module(module as u64))
     }
@@ -205,14 +207,15 @@ impl Driver for RealDriver {
         let result = unsafe { sys::cuStreamEndCapture(self.stream, &raw mut recorded) };
         self.capturing.store(false, Ordering::Relaxed);
         self.check(result, "cuStreamEndCapture")?;
-        let mut graph = null_mut();
+        let (mut graph, mut nodes) = (null_mut(), 0);
         // SAFETY: the recorded graph is whole; what is instantiated does not need it any more.
         let result = unsafe {
+            sys::cuGraphGetNodes(recorded, null_mut(), &raw mut nodes);
             let result = sys::cuGraphInstantiateWithFlags(&raw mut graph, recorded, 0);
             sys::cuGraphDestroy(recorded);
             result
         };
-        self.check(result, "cuGraphInstantiate")?;
+        self.check_memory(result, "cuGraphInstantiate", "graph", graph_bytes(nodes), "device memory")?;
         self.live.lock().graphs.insert(graph as u64);
         let graph = Graph(graph as u64);
         // The first launch would upload otherwise, and be late.

@@ -137,7 +137,7 @@ impl<C: Compiler> Tuner<'_, C> {
             for trial in alike {
                 report(COMPILING + (1.0 - COMPILING) * done as f32 / trials.len() as f32)?;
                 done += 1;
-                let loaded = modules.load(&trial.call, &mut |spec| Ok(Arc::clone(&cubins[spec])));
+                let loaded = modules.load(&trial.call, cubins);
                 match loaded.and_then(|loaded| bed.time(linear, &trial.call, loaded, trial.rows)) {
                     Ok(microseconds) => {
                         summary.measured += 1;
