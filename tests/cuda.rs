@@ -3,8 +3,14 @@
 mod common;
 #[path = "cuda/faults.rs"]
 mod faults;
+#[path = "cuda/golden.rs"]
+mod golden;
 #[path = "cuda/memory.rs"]
 mod memory;
+#[path = "cuda/quantized.rs"]
+mod quantized;
+#[path = "cuda/serving.rs"]
+mod serving;
 
 use std::sync::Arc;
 

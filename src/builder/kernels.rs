@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::backend::cuda::{
-    Arch, CubinStore, CudaTarget, Driver, RealDriver, Selector, Tactics, Timings, Tuner, nvrtc_version, pack_cubins,
+    Arch, CubinStore, CudaTarget, Driver, RealDriver, Selector, Tactics, Timings, Tuner, check_plan, nvrtc_version,
+    pack_cubins,
 };
 use crate::engine::Plan;
 use crate::error::Result;
@@ -21,13 +22,14 @@ pub(super) struct Kernels {
 /// Compiles for `archs`, by default that of the first device, whose tactics are measured if `tune` says so.
 ///
 /// # Errors
-/// `DeviceUnavailable` without NVRTC; what it says of a kernel; what `report` says; what the device says while tuning.
+/// `Unsupported` for a layer without a kernel; `DeviceUnavailable` without NVRTC; what it says of a kernel; what `report` says; what the device says while tuning.
 pub(super) fn compile(
     plan: &Plan,
     archs: &[Arch],
     tune: bool,
     report: &mut dyn FnMut(f32) -> Result<()>,
 ) -> Result<Kernels> {
+    check_plan(plan)?;
     let driver = RealDriver::open(0).ok();
     let present = driver.as_ref().map(|driver| driver.info().arch);
     let archs = if archs.is_empty() { vec![present.unwrap_or(DEFAULT)] } else { archs.to_vec() };

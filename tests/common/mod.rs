@@ -1,6 +1,7 @@
 //! What the integration tests share: engines from the checkpoints in `tests/`, expected tensors, one-request forward passes.
 #![allow(dead_code)] // Each test program uses its part.
 
+pub mod quantized;
 pub mod serving;
 
 use std::collections::HashMap;

@@ -10,6 +10,7 @@ use super::cubins::{Compiler, CubinStore};
 use super::driver::Arch;
 use super::flight::Flight;
 use super::kernel::KernelSpec;
+use super::linear;
 use super::program::Sizes;
 use super::sample;
 use super::step::Layout;
@@ -49,7 +50,7 @@ pub(super) struct Blueprint {
 
 impl Blueprint {
     /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space.
+    /// `RequestTooLarge` when a size does not fit the address space; `Unsupported` for a layer without a kernel.
     pub(super) fn new(
         plan: &Plan,
         limits: Limits,
@@ -57,6 +58,7 @@ impl Blueprint {
         tactics: &Tactics,
         cubins: CubinStore<Arc<dyn Compiler>>,
     ) -> Result<Self> {
+        linear::check(plan)?;
         let classes = Selector { plan, target, tactics }.classes(&limits);
         Ok(Self {
             limits,

@@ -46,6 +46,7 @@ pub use driver::{
     TensorMap,
 };
 pub use kernel::KernelSpec;
+pub use linear::check as check_plan;
 pub use matmul::{MatmulOperands, MatmulSpec};
 pub use nvrtc::version as nvrtc_version;
 pub use real::RealDriver;

@@ -152,6 +152,7 @@ impl Rowwise {
             Elementwise::Activate(activation) => (0, Some(activation)),
             Elementwise::Add => (1, None),
             Elementwise::Mul => (2, None),
+            Elementwise::Convert => (0, None),
         };
         let spec = self
             .spec("rowwise/elementwise.cu", "elementwise")

@@ -6,9 +6,9 @@ use super::*;
 use crate::backend::cuda::fake::{Call, FakeDriver};
 use crate::backend::cuda::{
     Arch, Compiler, CubinStore, CudaTarget, Driver, KernelSpec, Selector, StoredCubins, StoredPolicy, Tactics, Timings,
-    TuneSummary, Tuner,
+    TuneSummary, Tuner, check_plan,
 };
-use crate::engine::{Plan, Target};
+use crate::engine::{Granularity, Plan, Target};
 use crate::error::Error;
 
 const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 1024, "hidden_size": 512,
@@ -114,4 +114,15 @@ fn a_tuning_ends_with_what_goes_wrong() {
     };
     let mut tuner = Tuner { driver: &driver, cubins: &cubins, timings: &mut timings, threads: 2 };
     assert_eq!(tuner.tune(&plan, &mut Tactics::default(), cancel).unwrap_err().status(), Status::Cancelled);
+}
+
+#[test]
+fn gate_and_up_that_are_stored_in_two_ways_are_refused_by_name() {
+    let mut plan = plan_of(Precision::Fp8);
+    check_plan(&plan).expect("all rows have scales");
+    let up = plan.weights.iter_mut().find(|weight| weight.name.contains("up")).expect("there is one");
+    up.scale.as_mut().expect("it is e4m3").granularity = Granularity::Block;
+    let error = check_plan(&plan).unwrap_err();
+    assert_eq!(error.status(), Status::Unsupported);
+    assert!(error.to_string().contains("gate") && error.to_string().contains("up"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use super::fusion::Fusions;
 use super::{Attention, Buffer, Elementwise, Linear, Norm, Operand, Quantised, Work};
-use crate::engine::{Granularity, Plan, Rows, SCALE_BLOCK, Value, View};
+use crate::engine::{Granularity, Plan, Precision, Rows, SCALE_BLOCK, Value, View};
 use crate::types::{Activation, DType, Op};
 
 /// How works are chosen.
@@ -40,6 +40,8 @@ struct Lowering<'p> {
     buffers: Vec<Buffer>,
     /// What was quantised, with its form.
     quantised: Vec<(Operand, Quantised)>,
+    /// What was f32, with its 16-bit form.
+    narrowed: Vec<(Operand, Operand)>,
 }
 
 impl<'p> Lowering<'p> {
@@ -51,6 +53,7 @@ impl<'p> Lowering<'p> {
             works: Vec::new(),
             buffers: plan.values.iter().map(buffer).collect(),
             quantised: Vec::new(),
+            narrowed: Vec::new(),
         }
     }
 
@@ -81,25 +84,24 @@ impl<'p> Lowering<'p> {
             Op::Add => elementwise(Elementwise::Add, input(0), Some(input(1)), output(0)),
             Op::Mul => elementwise(Elementwise::Mul, input(0), Some(input(1)), output(0)),
             Op::Activate { activation } => elementwise(Elementwise::Activate(*activation), input(0), None, output(0)),
-            Op::Rope(spec) => Work::Rope { spec: *spec, x: input(0), angles: input(1), out: output(0) },
+            Op::Rope(spec) => {
+                let (angles, out) = (input(1), output(0));
+                Work::Rope { spec: *spec, x: self.narrow(input(0)), angles, out }
+            }
             Op::Slice { .. } => return,
-            Op::CacheAppend(spec) => Work::Append { spec: *spec, k: input(0), v: input(1) },
-            Op::Attention(spec) => Work::Attention(Attention {
-                spec: *spec,
-                rope: None,
-                q: input(0),
-                kv: None,
-                angles: None,
-                out: output(0),
-            }),
-            Op::FusedAttention { attention, rope } => Work::Attention(Attention {
-                spec: *attention,
-                rope: *rope,
-                q: input(0),
-                kv: Some((input(1), input(2))),
-                angles: rope.map(|_| input(3)),
-                out: output(0),
-            }),
+            Op::CacheAppend(spec) => {
+                let (k, v) = (input(0), input(1));
+                Work::Append { spec: *spec, k: self.narrow(k), v: self.narrow(v) }
+            }
+            Op::Attention(spec) => {
+                let (q, out) = (input(0), output(0));
+                Work::Attention(Attention { spec: *spec, rope: None, q: self.narrow(q), kv: None, angles: None, out })
+            }
+            Op::FusedAttention { attention, rope } => {
+                let ([q, k, v], angles, out) = ([0, 1, 2].map(input), rope.map(|_| input(3)), output(0));
+                let [q, k, v] = [q, k, v].map(|operand| self.narrow(operand));
+                Work::Attention(Attention { spec: *attention, rope: *rope, q, kv: Some((k, v)), angles, out })
+            }
             Op::GatherRows => Work::Gather { x: input(0), out: output(0) },
         };
         self.works.push(work);
@@ -110,7 +112,7 @@ impl<'p> Lowering<'p> {
         let (weights, biases) = step.weights.split_at(matrices);
         let (x, norm) = match self.fusions.prologues.get(&step.inputs[0].value) {
             Some((of, prologue)) => (self.operand(*of), Some(*prologue)),
-            None => (self.operand(step.inputs[0]), None),
+            None => (self.narrow(self.operand(step.inputs[0])), None),
         };
         let (x, x_scale) = match self.fusions.quantised[index] {
             Some(granularity) => {
@@ -130,6 +132,21 @@ impl<'p> Lowering<'p> {
             residual: sum.map(|sum| self.operand(sum.with)),
             out: self.operand(sum.map_or(step.outputs[0], |sum| sum.into)),
         }));
+    }
+
+    /// The 16-bit form of an operand, which is made once: kernels that multiply read no f32.
+    fn narrow(&mut self, x: Operand) -> Operand {
+        if x.dtype != DType::F32 {
+            return x;
+        }
+        if let Some((_, form)) = self.narrowed.iter().find(|(of, _)| *of == x) {
+            return *form;
+        }
+        let half = if self.plan.precision == Precision::F16 { DType::F16 } else { DType::BF16 };
+        let form = self.temporary(x.rows, x.columns, half);
+        self.works.push(elementwise(Elementwise::Convert, x, None, form));
+        self.narrowed.push((x, form));
+        form
     }
 
     /// The e4m3 form of an operand, which is made once.

@@ -112,6 +112,8 @@ pub(super) enum Elementwise {
     Add,
     Mul,
     Activate(Activation),
+    /// To the output's type.
+    Convert,
 }
 
 /// What one or two kernels do.

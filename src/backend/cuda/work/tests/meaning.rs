@@ -156,6 +156,7 @@ impl Machine<'_> {
                     Elementwise::Add => sum(&x, &y),
                     Elementwise::Mul => format!("({x} * {y})"),
                     Elementwise::Activate(activation) => format!("{activation:?}({x})"),
+                    Elementwise::Convert => x,
                 };
                 self.write(out, made);
             }

@@ -122,3 +122,15 @@ fn layer_norms_and_norms_of_16_bits_run_by_themselves() {
     let wanted = ["embedding", "norm to 16 bits", "linear", "norm to 16 bits", "linear"];
     assert_eq!(shorts(&sketch.finish(last), PROLOGUE), wanted);
 }
+
+#[test]
+fn an_f32_value_is_converted_once_for_all_linear_layers_that_read_it() {
+    let mut sketch = Sketch::new();
+    let x = sketch.embedding(256);
+    let (y, z) = (sketch.linear(x, 256, PLAIN), sketch.linear(x, 256, PLAIN));
+    let sum = sketch.add(y, z);
+    let last = sketch.rms_norm(sum);
+    let plan = sketch.finish(last);
+    assert_eq!(shorts(&plan, NEITHER)[..3], ["embedding", "convert", "linear"]);
+    assert_eq!(shorts(&plan, NEITHER).iter().filter(|work| *work == "convert").count(), 1);
+}
