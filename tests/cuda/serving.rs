@@ -83,7 +83,7 @@ fn cancelling_some_changes_nothing_for_the_others() {
         executor.cancel(*id).expect("it is known");
     }
     for (at, id) in ids.iter().enumerate() {
-        let mut said = Vec::new();
+        let mut said: Vec<u32> = Vec::new();
         let finish = loop {
             let response = executor.await_responses(Some(*id), None, 1).expect("it goes on").pop().expect("never none");
             assert_eq!(response.error, None);
