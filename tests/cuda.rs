@@ -14,7 +14,7 @@ mod serving;
 
 use std::sync::Arc;
 
-use common::{Random, engine_of, logits_of, tests_path};
+use common::{Random, engine_of, logits_from, logits_of, tests_path};
 use trtllm::backend::cuda::{CubinStore, RealDriver, Tactics, Timings, Tuner};
 use trtllm::builder::{BuildOptions, Source, plan};
 use trtllm::engine::{BLOCK_TOKENS, Engine, Limits, Precision, Target};
@@ -221,6 +221,34 @@ fn long_chunks() {
         let tokens = some_tokens(1500, 2048, 11);
         for pieces in [vec![], vec![1, 20, 50, 100, 200, 400], vec![1400, 16, 8, 4, 2, 1]] {
             compare(&format!("long {precision:?}"), &engines, &tokens, &cut(1500, &pieces), tolerance);
+        }
+    }
+}
+
+/// Few logits of long steps are wanted, as servers do: from the last attention on, fewer rows are computed than before.
+#[test]
+fn few_logits_of_long_steps() {
+    if !gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, LONG_CONFIG).expect("the folder takes it");
+    let source = Source::Dummy { config: path, seed: 5 };
+    for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
+        let options = BuildOptions { precision: Some(precision), ..BuildOptions::default() };
+        let engines = pair(&source, &options);
+        let tokens = some_tokens(600, 2048, 17);
+        for first in [usize::MAX, 590, 580, 90] {
+            for pieces in [vec![600], vec![500, 100]] {
+                let [found, wanted] = engines.each_ref().map(|engine| {
+                    let groups = engine.plan().kv_groups.len();
+                    logits_from(&mut *load(engine, tokens.len(), 1), groups, &tokens, &pieces, first)
+                });
+                let error = relative(&found, &wanted);
+                println!("{precision:?}, {pieces:?} from {first}: {error:.2e}");
+                assert!(error <= tolerance, "{precision:?}, {pieces:?} from {first}: {error} is over {tolerance}");
+            }
         }
     }
 }

@@ -66,6 +66,11 @@ pub fn logits(session: &mut Session, tokens: &[u32], pieces: &[usize]) -> Vec<f3
 
 /// The same for any model with `groups` KV groups.
 pub fn logits_of(model: &mut dyn Forward, groups: usize, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
+    logits_from(model, groups, tokens, pieces, 0)
+}
+
+/// As [`logits_of`], but in each piece for the tokens from position `first` of the piece on alone, or its last one.
+pub fn logits_from(model: &mut dyn Forward, groups: usize, tokens: &[u32], pieces: &[usize], first: usize) -> Vec<f32> {
     assert_eq!(pieces.iter().sum::<usize>(), tokens.len());
     let blocks = u32::try_from(tokens.len().div_ceil(BLOCK_TOKENS)).expect("a short request");
     let (mut all, mut context) = (Vec::new(), 0);
@@ -77,7 +82,7 @@ pub fn logits_of(model: &mut dyn Forward, groups: usize, tokens: &[u32], pieces:
             rows: vec![BatchRow { start: 0, len: *piece, context }],
             tables: (0..groups).flat_map(|_| 0..blocks).collect(),
             table_starts: (0..=groups).map(|g| g * blocks as usize).collect(),
-            logit_rows: (0..*piece as u32).collect(),
+            logit_rows: (first.min(piece - 1) as u32..*piece as u32).collect(),
             ..Batch::default()
         };
         all.extend_from_slice(model.forward(&batch).expect("the batch is valid"));

@@ -78,12 +78,12 @@ fn cancelling_some_changes_nothing_for_the_others() {
     let executor = Executor::load(engine, ExecutorConfig::default()).expect("the limits are sound");
     let ids: Vec<_> = requests.iter().map(|r| executor.submit(r.clone()).expect("the request is sound")).collect();
     // Every second one once it has said something, so that its rows are under way.
-    for id in ids.iter().step_by(2) {
-        executor.await_responses(Some(*id), None, 1).expect("it goes on");
+    let mut first_words = vec![Vec::new(); ids.len()];
+    for (at, id) in ids.iter().enumerate().step_by(2) {
+        first_words[at] = executor.await_responses(Some(*id), None, 1).expect("it goes on").remove(0).tokens;
         executor.cancel(*id).expect("it is known");
     }
-    for (at, id) in ids.iter().enumerate() {
-        let mut said: Vec<u32> = Vec::new();
+    for ((at, id), mut said) in ids.iter().enumerate().zip(first_words) {
         let finish = loop {
             let response = executor.await_responses(Some(*id), None, 1).expect("it goes on").pop().expect("never none");
             assert_eq!(response.error, None);

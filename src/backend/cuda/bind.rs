@@ -114,6 +114,10 @@ impl Bound {
         counts.of(self.count)
     }
 
+    pub(super) fn is_product(&self) -> bool {
+        matches!(self.action, Action::Product { .. })
+    }
+
     /// Enqueues the call for a step; false when there is nothing to do. With `dependent`, a kernel may begin before what is
     /// ahead of it has ended.
     ///

@@ -160,6 +160,11 @@ impl CudaProgram {
         for &rows in buckets {
             let n = rows as u32;
             let counts = Counts { tokens: n, logit_rows: n, decode_rows: n, tiles: 0, bytes: 0 };
+            if self.resident.class(rows).has_products() {
+                // The vendor's library must have run before it is captured.
+                // SAFETY: the class was bound for these limits; an input of zeros is rows without tokens.
+                unsafe { self.resident.class(rows).launch(&*self.driver, &counts)? };
+            }
             self.driver.begin_capture()?;
             // SAFETY: the launches are only recorded; the class was bound for these limits.
             let launched = unsafe { self.resident.class(rows).launch(&*self.driver, &counts) };

@@ -196,6 +196,8 @@ pub trait Driver: Send + Sync {
     /// Puts a product over the first `rows` rows into the stream, at most as many as it was prepared for. Where the chosen
     /// algorithm cannot do with fewer rows, the library's first choice for these does it. Bits may depend on both numbers.
     ///
+    /// Captured, it must have been launched before: the library may load code at the first launch, which a capture forbids.
+    ///
     /// # Safety
     /// Every operand has the extent that [`MatmulOperands`] tells. See the trait.
     unsafe fn launch_matmul(&self, matmul: Matmul, operands: &MatmulOperands, rows: u32) -> Result<()>;

@@ -53,6 +53,11 @@ impl BoundClass {
         Ok(launched)
     }
 
+    /// Whether some step of the class is a product of the vendor's library.
+    pub(super) fn has_products(&self) -> bool {
+        self.launches.iter().flat_map(|choices| &choices.0).any(|(_, bound)| bound.is_product())
+    }
+
     /// Enqueues the kernel that finishes filtered rows.
     ///
     /// # Safety

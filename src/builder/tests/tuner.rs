@@ -126,3 +126,14 @@ fn gate_and_up_that_are_stored_in_two_ways_are_refused_by_name() {
     assert_eq!(error.status(), Status::Unsupported);
     assert!(error.to_string().contains("gate") && error.to_string().contains("up"), "{error}");
 }
+
+/// Codes of activations are read by the warpgroup kernel alone, however few rows there are.
+#[test]
+fn on_hopper_every_aligned_layer_of_an_fp8_engine_has_a_kernel_for_its_operands() {
+    let plan = plan_of(Precision::Fp8);
+    let target = CudaTarget::typical(Arch { major: 9, minor: 0 }, false);
+    let specs = Selector { plan: &plan, target: &target, tactics: &Tactics::default() }.specialisations();
+    let sources: std::collections::BTreeSet<_> = specs.iter().map(|spec| spec.source).collect();
+    assert!(sources.contains("linear/sm90_gemm.cu") && sources.contains("linear/gemv.cu"), "{sources:?}");
+    assert!(!sources.contains("linear/mma_gemm.cu") && !sources.contains("linear/generic.cu"), "{sources:?}");
+}

@@ -110,14 +110,14 @@ impl<'a> Layer<'a> {
         }
         let quantised = self.linear.x_scale.is_some();
         let streams = rows <= MOST_STREAMED && !target.invariant && !quantised;
-        // The tensor-core kernels know no norm, and the warpgroup kernel's operands have one type.
+        // The tensor-core kernels know no norm, and the warpgroup kernel's operands have one type: the only one for codes.
         let multiplies = self.linear.norm.is_none();
         let warpgroups = target.arch.has_wgmma() && !target.invariant && (quantised || !self.is_e4m3());
         let streamed = || self.gemvs(target, rows.next_power_of_two()).into_iter().map(Tactic::Gemv).collect();
         let mut candidates: Vec<Tactic> = if streams { streamed() } else { Vec::new() };
-        if multiplies && warpgroups && rows >= FEWEST_MULTIPLIED {
+        if multiplies && warpgroups && (rows >= FEWEST_MULTIPLIED || quantised) {
             candidates.extend(self.wgmmas(target, rows).into_iter().map(Tactic::Wgmma));
-        } else if multiplies && !(streams && warpgroups) {
+        } else if multiplies && !warpgroups {
             candidates.extend(self.mmas(target, rows).into_iter().map(Tactic::Mma));
         }
         if rows > FEWEST_MULTIPLIED {
