@@ -21,7 +21,7 @@
 //! | `engine` | plan, file format, reader, writer, inspection | nothing |
 //! | `backend` | device traits; `cpu`; `cuda`: a plan as works, calls and launches, over a driver trait | `engine` |
 //! | `runtime` | a plan on a device: steps launched and collected | `engine`, `backend` |
-//! | `builder` | lowering, memory planning, weight packing, kernels compiled for CUDA | `checkpoint`, `network`, `models`, `passes`, `engine`, `backend`, `runtime`, `text` |
+//! | `builder` | lowering, memory planning, weight packing; for CUDA tactics measured and kernels compiled | `checkpoint`, `network`, `models`, `passes`, `engine`, `backend`, `runtime`, `text` |
 //! | `kv` | blocks, tables, prefix tree: pure bookkeeping | nothing |
 //! | `text` | tokenizer, chat template, incremental detokenizer | nothing |
 //! | `sampling` | parameters, logits processors, sampler, stops | `runtime`, `text` |
@@ -33,8 +33,9 @@
 //!
 //! # Invariants
 //!
-//! - On one instruction set of a CPU, and in an invariant engine on a GPU, a request's tokens and logits do not depend on the batch, chunking, preemption, prefix hits
-//!   or thread count: every output element is reduced in one fixed order, whatever surrounds it.
+//! - On one instruction set of a CPU, and in an invariant engine on a GPU, a request's tokens and logits do not depend on the
+//!   batch, chunking, preemption, prefix hits or thread count: every output element is reduced in one fixed order, whatever
+//!   surrounds it.
 //! - Passes see the graph alone, never a model's name; backends see plan steps, never a graph.
 //! - Whatever comes from a file or a caller is checked before memory is sized by it; a fault is an [`Error`] that names
 //!   the culprit. The library never aborts, exits, prints or touches signals.

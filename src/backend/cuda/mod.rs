@@ -2,6 +2,9 @@
 //!
 //! A plan becomes works (`work`), works become calls (`choose` and one file per kind of kernel), calls become launches with
 //! addresses (`bind`), and a program enqueues these for each step, as a graph where the step's shape allows one.
+//!
+//! Which kernel computes a linear layer for so many rows is a tactic: by rule (`linear`), or what the `tuner` measured when the
+//! engine was built and left in it as advice (`tactics`).
 
 mod attention;
 mod bind;
