@@ -15,14 +15,20 @@ mod serving;
 use std::sync::Arc;
 
 use common::{Random, engine_of, logits_from, logits_of, tests_path};
-use trtllm::backend::cuda::{CubinStore, RealDriver, Tactics, Timings, Tuner};
+use trtllm::backend::cuda::{CubinStore, Driver, RealDriver, Tactics, Timings, Tuner};
 use trtllm::builder::{BuildOptions, Source, plan};
 use trtllm::engine::{BLOCK_TOKENS, Engine, Limits, Precision, Target};
 use trtllm::runtime::{DeviceOptions, Forward, OpenDevice};
 
-/// Whether there is a GPU; prints why a test is skipped when there is none.
+/// The GPU, or why a test is skipped. Where `TRTLLM_TEST_GPU` says that there is one, it must open.
+fn driver() -> Option<Arc<dyn Driver>> {
+    let driver = RealDriver::open(0).inspect_err(|error| println!("skipped: {error}"));
+    assert!(driver.is_ok() || std::env::var_os("TRTLLM_TEST_GPU").is_none(), "there is a GPU, which does not open");
+    driver.ok()
+}
+
 fn gpu() -> bool {
-    RealDriver::open(0).inspect_err(|error| println!("skipped: {error}")).is_ok()
+    driver().is_some()
 }
 
 fn load(engine: &Arc<Engine>, tokens: usize, rows: usize) -> Box<dyn Forward> {
@@ -287,7 +293,7 @@ fn only_the_invariant_mode_gives_equal_bits() {
 /// Tuned engines compute what others do. The second build measures nothing.
 #[test]
 fn tuning_changes_no_result() {
-    let Ok(driver) = RealDriver::open(0).inspect_err(|error| println!("skipped: {error}")) else { return };
+    let Some(driver) = driver() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("config.json");
     std::fs::write(&path, LONG_CONFIG).expect("the folder takes it");

@@ -8,6 +8,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use common::quantized::{Models, Scheme};
 use common::tests_path;
 use trtllm::backend::cuda::{Arch, CubinStore, CudaTarget, KernelSpec, Selector, Tactics, nvrtc_version};
 use trtllm::builder::{BuildOptions, Source, plan};
@@ -46,6 +47,12 @@ fn plans() -> Vec<Plan> {
         }
         plans.push(plan);
     }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    Models::new(Scheme::Blocks, 1).write(folder.path(), true);
+    let source = Source::Checkpoint(folder.path().to_path_buf());
+    let options =
+        BuildOptions { target: Target::Cuda, head_precision: Some(Precision::Fp8), ..BuildOptions::default() };
+    plans.push(plan(&source, &options).expect("the plan is made"));
     plans
 }
 
@@ -109,6 +116,7 @@ fn wanted(spec: &KernelSpec) -> Option<&'static [&'static str]> {
         "linear/gemv.cu" => Some(&["HMMA", "UBLKCP"]),
         "linear/sm90_gemm.cu" => Some(&["GMMA", "UTMALDG"]),
         "attention/decode.cu" => Some(&["HMMA"]),
+        "attention/prefill_wgmma.cu" => Some(&["GMMA"]),
         _ => None,
     }
 }

@@ -13,6 +13,9 @@ use crate::error::Result;
 /// What is built for where there is no device to ask.
 const DEFAULT: Arch = Arch { major: 9, minor: 0 };
 
+/// Part of the work, by time, that tuning is where there is any.
+const TUNING: f32 = 0.8;
+
 /// Sections of an engine.
 pub(super) struct Kernels {
     pub(super) cubins: Vec<u8>,
@@ -22,7 +25,8 @@ pub(super) struct Kernels {
 /// Compiles for `archs`, by default that of the first device, whose tactics are measured if `tune` says so.
 ///
 /// # Errors
-/// `Unsupported` for a layer without a kernel; `DeviceUnavailable` without NVRTC; what it says of a kernel; what `report` says; what the device says while tuning.
+/// `Unsupported` for a layer without a kernel; `DeviceUnavailable` without NVRTC; what it says of a kernel; what `report` says;
+/// what the device says while tuning.
 pub(super) fn compile(
     plan: &Plan,
     archs: &[Arch],
@@ -36,15 +40,23 @@ pub(super) fn compile(
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (store, mut cubins) = (CubinStore::compiling(), Vec::new());
     let tactics = match driver {
-        Some(driver) if tune && archs.contains(&driver.info().arch) => measure(&driver, plan, &store, threads, report)?,
+        Some(driver) if tune && archs.contains(&driver.info().arch) => {
+            measure(&driver, plan, &store, threads, &mut |part| report(TUNING * part))?
+        }
         _ => Tactics::default(),
     };
-    for arch in archs {
+    let begin = if tactics.is_empty() { 0.0 } else { TUNING };
+    for (index, arch) in archs.iter().copied().enumerate() {
         let target = CudaTarget::typical(arch, plan.invariant);
         let specs = Selector { plan, target: &target, tactics: &tactics }.specialisations();
         let specs = specs.into_iter().collect::<Vec<_>>();
-        let compiled = store.get_all(&specs, arch, threads)?;
-        cubins.extend(specs.into_iter().zip(compiled).map(|(spec, cubin)| (spec, arch, cubin)));
+        // A handful between reports, so that a build can be cancelled.
+        for (chunk, part) in specs.chunks(4 * threads).enumerate() {
+            let done = (index as f32 + (chunk * 4 * threads) as f32 / specs.len() as f32) / archs.len() as f32;
+            report(begin + (1.0 - begin) * done)?;
+            let compiled = store.get_all(part, arch, threads)?;
+            cubins.extend(part.iter().cloned().zip(compiled).map(|(spec, cubin)| (spec, arch, cubin)));
+        }
     }
     let cubins = pack_cubins(&cubins, nvrtc_version()?)?;
     let tactics = if tactics.is_empty() { None } else { Some(tactics.to_json()?) };

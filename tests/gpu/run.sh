@@ -12,6 +12,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 carried="target/gpu"
+# There is a GPU wherever a test is started: one that cannot open it fails.
+export TRTLLM_TEST_GPU=1
 
 build() {
   set -e
@@ -46,7 +48,7 @@ unit() {
   local failed=0 file
   for file in tests/gpu/unit/*.py; do
     echo "== $file"
-    timeout 120 python3 "$file" | grep -v '^ok ' || true
+    timeout 120 python3 "$file" | { grep -v '^ok ' || true; }
     [ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
   done
   exit $failed
@@ -112,7 +114,7 @@ racecheck() {
   done <<<"$kernels"
   # A failure without a report is one of the test itself.
   [ $status -eq 0 ] || [ -n "$kernels" ] || { tail -30 "$carried/racecheck.log"; return 1; }
-  ! grep -q '^test result: FAILED' "$carried/racecheck.log" && [ $unknown -eq 0 ]
+  [ $status -ne 124 ] && grep -q '^test result: ok' "$carried/racecheck.log" && [ $unknown -eq 0 ]
 }
 
 # One line for each figure of a run of the bench.

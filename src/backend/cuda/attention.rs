@@ -10,8 +10,8 @@ use crate::types::{AttentionSpec, DType, Op, RopeSpec};
 
 /// Most blocks that share the context of a (row, kv head).
 const MOST_SPLITS: usize = 8;
-/// Bytes of shared memory in which the warps of such a block leave their sums.
-const MOST_SUMS: usize = 40960;
+/// Static shared memory that a block may have.
+const MOST_STATIC: usize = 48 << 10;
 
 /// Whether the tensor-core kernels take such heads.
 fn is_regular(spec: &AttentionSpec, rope: Option<RopeSpec>) -> bool {
@@ -113,7 +113,10 @@ impl Attend<'_> {
         let splits = 1 << splits.ilog2();
         let clustered = splits > 1 && self.target.arch.is_hopper_or_later();
         let alone = tokens * parts * splits <= self.target.multiprocessors;
-        let threads = if alone && 8 * heads * (spec.head_dim + 2) * 4 <= MOST_SUMS { 256 } else { 128 };
+        // Sums of eight warps and of the block, queries, the new key and value.
+        let wide =
+            9 * heads * (spec.head_dim + 2) * 4 + 16 * most.max(8) / 8 * (spec.head_dim + 32) + 4 * spec.head_dim;
+        let threads = if alone && wide + 64 <= MOST_STATIC { 256 } else { 128 };
         let (k, v) = attention.kv.map_or((None, None), |(k, v)| (Some(k), Some(v)));
         let stride = |operand: Option<Operand>| Arg::U32(operand.map_or(0, |operand| operand.stride as u32));
         let buffer = |operand: Option<Operand>| operand.map_or(Arg::Null, Arg::Buffer);
@@ -142,7 +145,10 @@ impl Attend<'_> {
             // Steps begin with an ordinary launch, and what was cached comes from earlier steps.
             .define_if(self.target.arch.is_hopper_or_later(), "EARLY", "");
         let grid = Grid::Z { x: splits as u32, y: parts as u32 };
-        let mut call = Call::new(kernel, threads, grid, Count::DecodeRows, args).split(partial, tokens * parts);
+        let mut call = Call::new(kernel, threads, grid, Count::DecodeRows, args);
+        if splits > 1 && !clustered {
+            call = call.split(partial, tokens * parts);
+        }
         call.cluster = if clustered { splits as u32 } else { 1 };
         call
     }

@@ -1,16 +1,17 @@
 //! A plan as it will be loaded, before anything is: its classes, where everything goes, and what it all takes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::attention::{tile_tokens, tiles_only};
 use super::call::{Call, Code, Count, Shared};
+use super::check;
 use super::choose::{Class, Selector};
 use super::cubins::{Compiler, CubinStore};
 use super::driver::Arch;
 use super::flight::Flight;
 use super::kernel::KernelSpec;
-use super::linear;
+use super::matmul::MatmulSpec;
 use super::program::Sizes;
 use super::sample;
 use super::step::Layout;
@@ -50,7 +51,7 @@ pub(super) struct Blueprint {
 
 impl Blueprint {
     /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space; `Unsupported` for a layer without a kernel.
+    /// `RequestTooLarge` when a size does not fit the address space; what [`check::plan`] and [`check::limits`] say.
     pub(super) fn new(
         plan: &Plan,
         limits: Limits,
@@ -58,7 +59,8 @@ impl Blueprint {
         tactics: &Tactics,
         cubins: CubinStore<Arc<dyn Compiler>>,
     ) -> Result<Self> {
-        linear::check(plan)?;
+        check::plan(plan)?;
+        check::limits(plan, &limits)?;
         let classes = Selector { plan, target, tactics }.classes(&limits);
         Ok(Self {
             limits,
@@ -103,6 +105,15 @@ impl Blueprint {
         works.chain(self.classes.iter().flat_map(|class| &class.sampling))
     }
 
+    /// Every product of the vendor's library, once.
+    pub(super) fn products(&self) -> impl Iterator<Item = &MatmulSpec> {
+        let products = self.calls().filter_map(|call| match &call.code {
+            Code::Kernel(_) => None,
+            Code::Product(spec) => Some(spec),
+        });
+        products.collect::<HashSet<_>>().into_iter()
+    }
+
     fn specs(&self) -> BTreeSet<&KernelSpec> {
         self.calls().filter_map(Call::spec).collect()
     }
@@ -111,8 +122,7 @@ impl Blueprint {
     fn code_bytes(&self) -> Result<usize> {
         let bytes = |spec| Ok(self.cubins.stored_bytes(spec, self.arch)?.unwrap_or(UNKNOWN_CUBIN_BYTES));
         let modules: usize = self.specs().into_iter().map(|spec| bytes(spec).map(module_bytes)).sum::<Result<_>>()?;
-        let products = self.calls().any(|call| matches!(call.code, Code::Product(_)));
-        Ok(modules + if products { PRODUCTS_BYTES } else { 0 })
+        Ok(modules + if self.products().next().is_some() { PRODUCTS_BYTES } else { 0 })
     }
 
     fn graph_bytes(&self) -> usize {
@@ -146,14 +156,15 @@ fn is_in_decode(call: &Call) -> bool {
     !call.only_with_tiles && call.count != Count::Tiles
 }
 
-/// Row counts of decode graphs: dense where a step is short, and at most an eighth of padding further up.
+/// Row counts of decode graphs: dense where a step is short, and at most an eighth of padding further up. Powers of two are
+/// among them, so that padding leads to the kernels of no larger class.
 fn buckets(limits: Limits) -> Vec<usize> {
     let most = limits.rows.min(limits.tokens).min(limits.logit_rows);
     let mut buckets = Vec::new();
     let mut rows: usize = 1;
     while rows < most {
         buckets.push(rows);
-        rows += (rows.next_power_of_two() / 8).max(1);
+        rows += ((rows + 1).next_power_of_two() / 16).max(1);
     }
     buckets.push(most);
     buckets

@@ -193,6 +193,9 @@ impl<C: Compiler> CubinStore<C> {
         let archs: Vec<_> = self.stored.archs().iter().map(Arch::to_string).collect();
         let _ = match (archs.is_empty(), self.policy) {
             (true, _) => Ok(()),
+            (false, StoredPolicy::Use) if self.stored.archs().contains(&arch) => {
+                write!(why, ", as the engine's kernels are those of another version of this library")
+            }
             (false, StoredPolicy::Use) => write!(why, ", as the engine has kernels for {}", archs.join(", ")),
             (false, StoredPolicy::Refuse) => {
                 write!(why, ", as the engine's kernels for {} are refused", archs.join(", "))

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::attention::tiles_only;
 use super::blueprint::{Blueprint, DEPTH, graph_bytes};
 use super::cache::CubinCache;
-use super::call::Shared;
+use super::call::{Input, Shared};
 use super::cubins::{Compiler, CubinStore, RuntimeCompiler, StoredPolicy};
 use super::cublas;
 use super::driver::{Driver, Graph};
 use super::flight::Flight;
+use super::matmul::MatmulSpec;
 use super::program::Resident;
 use super::real::RealDriver;
 use super::sample::{MOST_ADJUSTMENTS, SampleResult, is_filtered};
@@ -77,16 +78,28 @@ impl CudaDevice {
     }
 
     fn blueprint(&self, engine: &Engine, limits: Limits) -> Result<Blueprint> {
-        let stored = engine.kernels().map(unpack).transpose()?.unwrap_or_default();
-        let cubins = CubinStore::with_compiler(stored, self.policy, self.cache.clone(), Arc::clone(&self.compiler));
+        let (plan, info) = (engine.plan(), self.driver.info());
         let tactics = engine.tactics().map(Tactics::from_json).transpose()?.unwrap_or_default();
-        Blueprint::new(engine.plan(), limits, &self.target(engine.plan(), &tactics), &tactics, cubins)
+        let target = CudaTarget::of(info, plan.invariant);
+        // Opening the vendor's library costs time and memory: only where it is wanted.
+        if tactics.have_products(info.arch) && cublas::version().is_ok() {
+            let target = CudaTarget { products: true, ..target };
+            let blueprint = Blueprint::new(plan, limits, &target, &tactics, self.cubins(engine)?)?;
+            // Tactics are advice: this version, or this device, may lack what the one that was measured had.
+            if blueprint.products().all(|spec| self.has_product(spec)) {
+                return Ok(blueprint);
+            }
+        }
+        Blueprint::new(plan, limits, &target, &tactics, self.cubins(engine)?)
     }
 
-    fn target(&self, plan: &Plan, tactics: &Tactics) -> CudaTarget {
-        // Opening the library costs time and memory: only where it is wanted.
-        let products = tactics.have_products(self.driver.info().arch) && cublas::version().is_ok();
-        CudaTarget { products, ..CudaTarget::of(self.driver.info(), plan.invariant) }
+    fn has_product(&self, spec: &MatmulSpec) -> bool {
+        self.driver.matmul(spec).map(|product| self.driver.release_matmul(product)).is_ok()
+    }
+
+    fn cubins(&self, engine: &Engine) -> Result<CubinStore<Arc<dyn Compiler>>> {
+        let stored = engine.kernels().map(unpack).transpose()?.unwrap_or_default();
+        Ok(CubinStore::with_compiler(stored, self.policy, self.cache.clone(), Arc::clone(&self.compiler)))
     }
 }
 
@@ -159,7 +172,7 @@ impl CudaProgram {
     fn capture(&mut self, buckets: &[usize]) -> Result<()> {
         for &rows in buckets {
             let n = rows as u32;
-            let counts = Counts { tokens: n, logit_rows: n, decode_rows: n, tiles: 0, bytes: 0 };
+            let counts = Counts { tokens: n, logit_rows: n, decode_rows: n, tiles: 0, ..Counts::default() };
             if self.resident.class(rows).has_products() {
                 // The vendor's library must have run before it is captured.
                 // SAFETY: the class was bound for these limits; an input of zeros is rows without tokens.
@@ -206,7 +219,14 @@ impl CudaProgram {
         let counts = unsafe { self.resident.layout.fill(flight.input.pointer, batch, padded, self.tiles_only) };
         self.timeline.begin()?;
         // SAFETY: the pinned block stays as it is until the flight is collected.
-        unsafe { driver.upload(self.resident.input.address, flight.input.pointer, counts.bytes)? };
+        unsafe {
+            let (to, from) = (self.resident.input.address, flight.input.pointer);
+            driver.upload(to, from, counts.bytes)?;
+            if counts.adjustment_bytes > 0 {
+                let offset = self.resident.layout.offset(Input::Adjustments);
+                driver.upload(to + offset as u64, from.add(offset), counts.adjustment_bytes)?;
+            }
+        }
         let results = self.resident.shared[&Shared::Results];
         let class = self.resident.class(counts.tokens as usize);
         // SAFETY: counts within the limits, input on its way, results and logits written by these launches.

@@ -11,6 +11,7 @@ mod bind;
 mod blueprint;
 mod cache;
 mod call;
+mod check;
 mod choose;
 mod cubins;
 mod cublas;
@@ -41,6 +42,7 @@ mod workspace;
 
 pub use blueprint::{GRAPH_NODE_BYTES, MODULE_BYTES};
 pub use cache::{CubinCache, cache_folder};
+pub use check::plan as check_plan;
 pub use choose::Selector;
 pub use cubins::{Compiler, CubinKey, CubinStore, RuntimeCompiler, StoredPolicy};
 pub use device::{CudaDevice, CudaProgram};
@@ -49,7 +51,6 @@ pub use driver::{
     TensorMap,
 };
 pub use kernel::KernelSpec;
-pub use linear::check as check_plan;
 pub use matmul::{MatmulOperands, MatmulSpec};
 pub use nvrtc::version as nvrtc_version;
 pub use real::RealDriver;

@@ -41,8 +41,10 @@ pub(super) struct Counts {
     pub(super) logit_rows: u32,
     pub(super) decode_rows: u32,
     pub(super) tiles: u32,
-    /// Bytes of the block that are in use.
+    /// Bytes in use at the block's start.
     pub(super) bytes: usize,
+    /// Bytes in use from [`Input::Adjustments`] on, far behind them.
+    pub(super) adjustment_bytes: usize,
 }
 
 impl Counts {
@@ -113,10 +115,8 @@ impl Layout {
                 logit_rows: batch.logit_rows.len().max(padded) as u32,
                 decode_rows: decode_rows.max(padded) as u32,
                 tiles,
-                bytes: match batch.adjustments.len() {
-                    0 => table_end,
-                    count => self.offset(Input::Adjustments) + count * size_of::<AdjustmentEntry>(),
-                },
+                bytes: table_end,
+                adjustment_bytes: batch.adjustments.len() * size_of::<AdjustmentEntry>(),
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::backend::cuda::{
     Arch, Compiler, CubinStore, CudaTarget, Driver, KernelSpec, Selector, StoredCubins, StoredPolicy, Tactics, Timings,
     TuneSummary, Tuner, check_plan,
 };
-use crate::engine::{Granularity, Plan, Target};
+use crate::engine::{Granularity, Limits, Plan, Target};
 use crate::error::Error;
 
 const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 1024, "hidden_size": 512,
@@ -83,6 +83,13 @@ fn the_fastest_is_taken_and_only_what_the_library_would_try() {
     assert_eq!((second.measured, second.remembered), (0, first.measured));
     assert_ne!(specs(&tuned), specs(&by_default));
 
+    // Sessions of any size find these kernels among those that a build stores.
+    for (tokens, rows) in [(1, 1), (20, 9), (300, 300), (777, 64), (8192, 512)] {
+        let limits = Limits { tokens, logit_rows: rows, rows, kv_blocks: 64 };
+        let selector = Selector { plan: &plan, target: &CudaTarget { present: 7, ..target }, tactics: &tuned };
+        assert!(selector.specialisations_within(&limits).is_subset(&specs(&tuned)), "{tokens} tokens, {rows} rows");
+    }
+
     let json = tuned.to_json().expect("writes");
     assert_eq!(Tactics::from_json(&json).expect("reads"), tuned);
     assert_eq!(Tactics::from_json(b"{\"sm_90a\": 1}").unwrap_err().status(), Status::Corrupt);
@@ -100,9 +107,8 @@ fn a_tuning_ends_with_what_goes_wrong() {
     driver.fail(Call::Launch, 20);
     assert_eq!(tune(&driver, &plan, &mut Timings::default()).unwrap_err().status(), Status::DeviceLost);
     let small = FakeDriver::with(Arch { major: 9, minor: 0 }, 64 << 20);
-    let error = tune(&small, &plan, &mut Timings::default()).unwrap_err();
-    assert_eq!(error.status(), Status::OutOfMemory);
-    assert!(error.to_string().contains("tuned layer"), "{error}");
+    let (summary, tactics) = tune(&small, &plan, &mut Timings::default()).expect("a full device is no fault");
+    assert!(summary.measured == 0 && summary.skipped > 50 && tactics.is_empty(), "{summary:?}");
     assert_eq!(small.alive(), Default::default());
 
     let driver: Arc<dyn Driver> = FakeDriver::new();

@@ -12,8 +12,7 @@ use super::tactics::Tactics;
 use super::target::CudaTarget;
 use super::work::{Linear, Operand};
 use crate::engine::{Granularity, Plan, WeightSpec};
-use crate::error::{Error, Result};
-use crate::types::{Activation, DType, Op};
+use crate::types::{Activation, DType};
 use gemv::Gemv;
 use mma::Mma;
 use product::Product;
@@ -40,26 +39,6 @@ pub(super) enum Tactic {
 
 /// Fewest rows for which the warpgroup kernel may beat the streaming one; above, it does unless a measurement says otherwise.
 const FEWEST_MULTIPLIED: usize = 8;
-
-/// Whether there are kernels for the linear layers of a plan.
-///
-/// # Errors
-/// `Unsupported` naming two weights of one layer that are not stored alike.
-pub fn check(plan: &Plan) -> Result<()> {
-    let stored = |weight: usize| {
-        let spec = &plan.weights[weight];
-        (spec.dtype, spec.scale.map(|scale| scale.granularity))
-    };
-    for step in plan.steps.iter().filter(|step| matches!(step.op, Op::GatedLinear { .. })) {
-        let [gate, up] = [step.weights[0], step.weights[1]];
-        if stored(gate) != stored(up) {
-            let name = |weight: usize| &plan.weights[weight].name;
-            let why = format!("it is not stored as `{}`, with which one kernel reads it", name(up));
-            return Err(Error::Unsupported { what: format!("weight `{}`", name(gate)), why });
-        }
-    }
-    Ok(())
-}
 
 /// Whether the tensor-core kernels can read such an operand and such a weight.
 pub(super) fn is_aligned(x: &Operand, n: usize, e4m3: bool) -> bool {

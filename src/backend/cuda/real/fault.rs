@@ -4,7 +4,7 @@ use cudarc::driver::sys::CUresult;
 
 use crate::error::Error;
 
-/// A failed driver call. The code is a number, as a newer driver may return ones that the bindings do not list.
+/// A failed driver call, by its code's number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault<'a> {
     pub code: u32,

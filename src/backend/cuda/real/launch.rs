@@ -83,18 +83,27 @@ pub(super) fn image(cubin: &[u8], what: &str) -> Result<Vec<u64>> {
     Ok(image)
 }
 
-/// Whether a 64-bit ELF file reaches as far as its tables of sections and segments say.
+/// Whether a 64-bit ELF file reaches as far as its tables of sections and segments and all of these say.
 fn is_whole_elf(bytes: &[u8]) -> bool {
     let u64_at = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
     let u16_at = |at: usize| bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes);
-    // Offset, entry size and entry count of a table.
-    let reaches = |offset: usize, size: usize, count: usize| {
-        let (offset, size, count) = (u64_at(offset)?, u64::from(u16_at(size)?), u64::from(u16_at(count)?));
-        Some(offset.checked_add(size * count)? <= bytes.len() as u64)
+    let within = |offset: u64, size: u64| offset.checked_add(size).is_some_and(|end| end <= bytes.len() as u64);
+    // Places of a table's offset, entry size and entry count, and in an entry of what it covers: offset and size.
+    let reaches = |[offset, size, count]: [usize; 3], covers: [usize; 2], is_empty: &dyn Fn(usize) -> bool| {
+        let (table, size, count) = (u64_at(offset)?, usize::from(u16_at(size)?), usize::from(u16_at(count)?));
+        let entries = (0..count).map(|index| usize::try_from(table).ok()?.checked_add(index * size));
+        let covered = |entry: Option<usize>| {
+            let [offset, length] = covers.map(|at| u64_at(entry?.checked_add(at)?));
+            Some(is_empty(entry?) || within(offset?, length?))
+        };
+        Some(within(table, (size * count) as u64) && entries.map(covered).all(|whole| whole == Some(true)))
     };
+    // A section of this type takes no room in the file.
+    let is_nobits = |entry: usize| bytes.get(entry + 4..entry + 8) == Some(&8_u32.to_le_bytes());
     bytes.starts_with(b"\x7fELF\x02\x01")
-        && reaches(0x20, 0x36, 0x38) == Some(true)
-        && reaches(0x28, 0x3a, 0x3c) == Some(true)
+        && u16_at(0x3c) != Some(0)
+        && reaches([0x20, 0x36, 0x38], [0x08, 0x20], &|_| false) == Some(true)
+        && reaches([0x28, 0x3a, 0x3c], [0x18, 0x20], &is_nobits) == Some(true)
 }
 
 /// The error with what it was about; the loss of a device is about the device alone.

@@ -33,6 +33,8 @@ pub struct TuneSummary {
     pub remembered: usize,
     /// Kernels of ours that this device refused; the choice is among the others.
     pub refused: usize,
+    /// Candidates of layers that did not fit beside what else is on the device: these keep their defaults.
+    pub skipped: usize,
 }
 
 /// A layer that computes so many rows by one of its candidates.
@@ -66,7 +68,7 @@ impl<C: Compiler> Tuner<'_, C> {
     /// The fastest tactics of a plan. `report` hears which part is done, and ends the tuning by an error.
     ///
     /// # Errors
-    /// What `report` or the compiler says; `OutOfMemory` when a layer does not fit beside what else is on the device; `DeviceLost`.
+    /// What `report` or the compiler says; `DeviceLost`.
     pub fn tune(&mut self, plan: &Plan, tactics: &mut Tactics, report: Report<'_>) -> Result<TuneSummary> {
         let products = cublas::version().is_ok();
         let target = CudaTarget { products, ..CudaTarget::of(self.driver.info(), plan.invariant) };
@@ -133,7 +135,14 @@ impl<C: Compiler> Tuner<'_, C> {
         for alike in trials.chunk_by(|a, b| a.layer == b.layer) {
             let linear = &layers[alike[0].layer].0;
             let most = alike.iter().map(|trial| trial.rows).max().unwrap_or(0);
-            let bed = Bed::new(self.driver, plan, linear, most, alike.iter().map(|trial| &trial.call))?;
+            let bed = match Bed::new(self.driver, plan, linear, most, alike.iter().map(|trial| &trial.call)) {
+                Err(error) if error.status() == Status::OutOfMemory => {
+                    // A device that is full of something else is no reason not to build.
+                    summary.skipped += alike.len();
+                    continue;
+                }
+                bed => bed?,
+            };
             for trial in alike {
                 report(COMPILING + (1.0 - COMPILING) * done as f32 / trials.len() as f32)?;
                 done += 1;
