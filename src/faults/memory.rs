@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::backend::cuda::fake::{Call, Counts};
+use crate::backend::cuda::{GRAPH_NODE_BYTES, MODULE_BYTES};
 use crate::engine::Limits;
 use crate::error::Status;
 use crate::executor::{Executor, ExecutorConfig};
@@ -25,7 +26,10 @@ fn what_is_planned_is_what_is_taken_and_covers_all_that_is_allocated() {
     assert!(modules > 10 && graphs == 4, "{modules} modules, {graphs} graphs");
     let beside = program.memory_bytes() as usize - driver.used_bytes() - driver.pinned_bytes();
     // A graph has a kernel for each layer's linear at least.
-    assert!(beside > (modules * 64 + graphs * 2 * 4 * 16) << 10, "{beside} bytes for kernels and graphs");
+    assert!(
+        beside > modules * MODULE_BYTES + graphs * 2 * 4 * GRAPH_NODE_BYTES,
+        "{beside} bytes for kernels and graphs"
+    );
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_tuning_ends_with_what_goes_wrong() {
     let driver = FakeDriver::new();
     driver.fail(Call::Launch, 20);
     assert_eq!(tune(&driver, &plan, &mut Timings::default()).unwrap_err().status(), Status::DeviceLost);
-    let small = FakeDriver::with(Arch { major: 9, minor: 0 }, 64 << 20);
+    let small = FakeDriver::with(Arch { major: 9, minor: 0 }, 1 << 20);
     let (summary, tactics) = tune(&small, &plan, &mut Timings::default()).expect("a full device is no fault");
     assert!(summary.measured == 0 && summary.skipped > 50 && tactics.is_empty(), "{summary:?}");
     assert_eq!(small.alive(), Default::default());
