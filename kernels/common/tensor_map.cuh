@@ -36,9 +36,10 @@ __device__ __forceinline__ u32 cluster_rank() {
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
 }
-// All threads of all blocks of the cluster.
+// All threads of all blocks of the cluster. Barriers that were initialised and fenced before can be used behind it; it orders
+// nothing else, which would be a fence of the whole device.
 __device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 // Arrives at the barrier that lies at the same place in block `rank` of the cluster. It orders nothing but what this block sees:
 // release at cluster scope would be a fence of the whole device each time, and reads by the tensor cores need none.

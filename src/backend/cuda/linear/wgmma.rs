@@ -59,7 +59,7 @@ impl Layer<'_> {
             |tile: usize| (target.multiprocessors / columns.div_ceil(tile)).clamp(1, 4).min(self.k.div_ceil(512));
         let wide = columns >= 64 * target.multiprocessors;
         let (bm, bn, stages, split, cluster) = match rows {
-            0..=64 if wide => (64, 128, 8, 1, 1),
+            0..=64 if wide => (64, 256, 5, 1, 1),
             0..=64 => (64, 64, 12, split(64), 1),
             65..=128 if wide => (128, 256, 4, 1, 1),
             65..=128 => (128, 64, 9, split(64), 1),
