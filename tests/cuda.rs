@@ -11,6 +11,8 @@ mod memory;
 mod quantized;
 #[path = "cuda/serving.rs"]
 mod serving;
+#[path = "cuda/windows.rs"]
+mod windows;
 
 use std::sync::Arc;
 

@@ -126,35 +126,34 @@ measure() {
 shape="examples-cpp/bench/llama-3.1-8b.json"
 engine="${TMPDIR:-/tmp}/trtllm-bench.engine"
 small="--batch 64 --batch-tokens 2048 --kv-tokens 65536"
-large="--batch 512 --batch-tokens 8192 --kv-tokens 600000"
+large="--batch 1024 --batch-tokens 8192 --kv-tokens 600000"
 
-# bench_precision PART: README's rows of one precision, on an engine that is built for them, and the same rows without
-# cuBLASLt. The decode rows have contexts of 128 to 400 tokens.
+# bench_precision PART: README's rows of one precision, on an engine that is built for them, and some again without cuBLASLt. The
+# decode rows have contexts of 128 to 400 tokens.
 bench_precision() {
   local precision="$1"
   [ "$1" = fp8kv ] && precision="fp8 --kv-precision fp8 --head-precision fp8"
   measure latency --dummy-weights "$shape" --target cuda --precision $precision --input 128 --output 272 --repeat 3 --warmup 1 \
     $small --out "$engine" --keep
-  bench_rows "$1"
+  measure decode --engine "$engine" --input 128 --output 272 --concurrency 1,64 --repeat 3 --warmup 1 $small
+  measure latency --engine "$engine" --input 2048 --output 4 --repeat 3 --warmup 1 $small
+  if [ "$1" = bf16 ]; then
+    measure throughput --engine "$engine" --input 512 --output 512 --requests 512 --concurrency 512 --repeat 1 --warmup 0 $large
+  else
+    measure throughput --engine "$engine" --input 128 --output 128 --requests 1024 --concurrency 1024 --repeat 3 --warmup 0 $large
+    measure throughput --engine "$engine" --input 2048 --output 128 --requests 256 --concurrency 256 --repeat 2 --warmup 0 $large
+  fi
   if [ "$1" != fp8kv ]; then
     echo "== without cuBLASLt"
     measure_own latency --engine "$engine" --input 128 --output 4 --repeat 3 --warmup 1 $small
-    measure_own decode --engine "$engine" --input 128 --output 272 --concurrency 64 --repeat 3 --warmup 1 $small
+    measure_own decode --engine "$engine" --input 128 --output 272 --concurrency 64 --repeat 1 --warmup 1 $small
     measure_own latency --engine "$engine" --input 2048 --output 4 --repeat 3 --warmup 1 $small
+  fi
+  if [ "$1" = fp8 ]; then
+    measure_own throughput --engine "$engine" --input 128 --output 128 --requests 1024 --concurrency 1024 --repeat 1 --warmup 0 $large
     measure_own throughput --engine "$engine" --input 2048 --output 128 --requests 256 --concurrency 256 --repeat 1 --warmup 0 $large
   fi
   rm -f "$engine"
-}
-
-bench_rows() {
-  measure latency --engine "$engine" --input 2048 --output 4 --repeat 3 --warmup 1 $small
-  measure decode --engine "$engine" --input 128 --output 272 --concurrency 1,64 --repeat 3 --warmup 1 $small
-  if [ "$1" = bf16 ]; then
-    measure throughput --engine "$engine" --input 512 --output 512 --requests 512 --concurrency 512 --repeat 2 --warmup 0 $large
-  else
-    measure throughput --engine "$engine" --input 128 --output 128 --requests 1024 --concurrency 512 --repeat 3 --warmup 0 $large
-  fi
-  measure throughput --engine "$engine" --input 2048 --output 128 --requests 256 --concurrency 256 --repeat 2 --warmup 0 $large
 }
 
 measure_own() {
