@@ -1,124 +1,251 @@
 // Sampling, second kernel: the token of rows with top-k, top-p or min-p. Follows `sample` on the same arguments; other rows return at once.
 //
-// Every question is the same one, `select`: of candidates in the order of a key, at which key do their amounts, summed from the largest key
-// down, reach a given sum? Top-k sums ones by logit, top-p weights by logit, the choice of ties ones by id, the draw weights by id. It is
-// answered by radix select (a histogram of 2048 digits at a time) in integers, so that no order of summation matters. Candidates are the tokens
-// that may pass, gathered in shared memory by a bound that needs no search; should they be too many, the row itself is searched.
+// A token's place is its logit's order above its id's, lower ids higher: unique, and the order in which top-k and top-p take tokens. Every
+// question is the same one, `cut`: of tokens from the highest place down, at which does the sum of their amounts reach a given one? Top-k sums
+// ones, top-p weights; the draw sums the weights of what is kept, in the order of ids alone. A cut histograms the interval that holds the answer
+// into 512 bins, goes on in one of them, and compares all pairs once few tokens are left. Sums are integers: no order of summation matters.
 //
-// Macros, layouts: see `sample`. Grid: rows. Block: 1024. Dynamic shared memory: 8 * 8192 = 65536 bytes.
+// Of a row, its heads are looked at first (see `sample`: every sixteenth logit or so, the largest ones among them). The cut of the heads bounds that
+// of the row from below, and only where a head reaches the bound need the row be read: those tokens are listed in shared memory. A row of which
+// too many tokens reach the bound is searched itself.
+//
+// Macros, layouts: see `sample`. Grid: rows. Block: 1024. Dynamic shared memory: 65536 bytes.
 #include "common/ptx.cuh"
 #include "sample/row.cuh"
 
-constexpr u32 THREADS = 1024, WARPS = 32, CAPACITY = 8192, DIGITS = 11, BINS = 1 << DIGITS;
+constexpr u32 THREADS = 1024, WARPS = 32;
+constexpr u32 RANKED = THREADS / 4;      // most tokens that are compared with each other
+constexpr u32 LISTED = 4096 - RANKED;    // most tokens of the list
+constexpr u32 BINS = 512, COPIES = 8;    // lanes add to copies of the bins, as they often meet in one bin
 constexpr u32 FULL = 0xffffffffu;
 constexpr u32 NOTHING = 0x007fffffu;  // order(-inf): keys above it belong to logits that count
 
-struct Candidates {
-    const u32 *keys, *tokens;  // in shared memory
-    const float *row;          // or the whole row, when not null
-    u32 count;
+constexpr u32 LAST = ~(VOCAB - 1u);  // the last token, as in its place
 
-    __device__ __forceinline__ u32 key(u32 i) const { return row ? order(__ldcg(row + i)) : keys[i]; }
-    __device__ __forceinline__ u32 token(u32 i) const { return row ? i : tokens[i]; }
+__device__ __forceinline__ u32 key_of(u64 place) { return (u32)(place >> 32); }
+__device__ __forceinline__ u32 token_of(u64 place) { return ~(u32)place; }
+
+// In the block's dynamic memory.
+struct Large {
+    u64 places[LISTED + RANKED];  // the list, and what a cut of it leaves
+    uint4 low[BINS * COPIES / 4], high[BINS * COPIES / 4];  // the sums of the histogram, in halves; zero outside `cut`
+};
+static_assert(sizeof(Large) == 65536, "the host gives as much");
+extern __shared__ Large large[];
+
+__shared__ struct {
+    u64 amounts[RANKED];
+    u64 sums[WARPS], lowest[WARPS], highest[WARPS];
+    u64 found, before;
+    u32 bin, count, key;
+    u16 groups[LISTED];
+} small;
+
+// Where tokens are: `count` logits (or heads), or, should there be none of those, places in shared memory.
+struct Source {
+    const float *values;
+    u32 list, count;
+
+    // Four places at a time, lower ones than all tokens' where there is nothing. Of logits, only ids from `first` to before `end`.
+    template <class Body>
+    __device__ __forceinline__ void each(u32 first, u32 end, Body body) const {
+        if (!values) {
+            for (u32 i = threadIdx.x; i < count; i += THREADS) {
+                const u64 places[4] = {large->places[list + i], 0, 0, 0};
+                body(places);
+            }
+            return;
+        }
+        for (u32 start = (first & ~3u) + 4 * threadIdx.x; start < end; start += 16 * THREADS) {
+            float4 x[4];
+#pragma unroll
+            for (u32 v = 0; v < 4; v++) x[v] = load_logits(values, start + 4 * THREADS * v, count);
+#pragma unroll
+            for (u32 v = 0; v < 4; v++) {
+                u32 token = start + 4 * THREADS * v;
+                const u64 places[4] = {place(x[v].x, token), place(x[v].y, token + 1), place(x[v].z, token + 2), place(x[v].w, token + 3)};
+                body(places);
+            }
+        }
+    }
+    static __device__ __forceinline__ u64 place(float x, u32 token) { return (u64)order(x) << 32 | (u32)~token; }
 };
 
-struct Shared {
-    u32 low[BINS], high[BINS];  // the sums of the histogram, in halves
-    u64 sums[WARPS];
-    u64 above;
-    u32 digit, count;
+// What a token adds: nothing below a place, one, or its weight.
+struct Amount {
+    u64 least;
+    bool weights;
+    float max, scale;
+
+    __device__ __forceinline__ u64 operator()(u64 place) const {
+        return place < least ? 0 : weights ? weight(unorder(key_of(place)), max, scale) : 1;
+    }
 };
 
-__device__ __forceinline__ u64 block_sum(u64 value, Shared &shared) {
-    value = warp_sum(value);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) shared.sums[threadIdx.x / 32] = value;
-    __syncthreads();
-    return warp_sum(shared.sums[threadIdx.x % 32]);
-}
+// The division of an interval of places, from the highest down: even in logits where those vary much, in places otherwise.
+struct Bins {
+    u64 high;
+    float top, factor;
+    u32 shift;
+
+    __device__ Bins(u64 low, u64 high) : high(high), top(0.0f), factor(0.0f), shift(0) {
+        if (key_of(high) - key_of(low) >= 1u << 24) {
+            top = 0.5f * unorder(key_of(high));
+            factor = fminf(BINS / (top - 0.5f * unorder(key_of(low))), 3e38f);
+        } else if (high > low) {
+            u32 bits = 64 - __clzll(high - low);
+            shift = bits > 9 ? bits - 9 : 0;
+        }
+    }
+    __device__ __forceinline__ u32 of(u64 place) const {
+        if (factor > 0.0f) return min((u32)((top - 0.5f * unorder(key_of(place))) * factor), BINS - 1);
+        return (u32)((high - place) >> shift);
+    }
+};
+static_assert(BINS == 1 << 9, "the shift leaves nine bits");
 
 // Two 32-bit additions and a carry: 64-bit ones in shared memory would be loops.
-__device__ __forceinline__ void add_to_bin(Shared &shared, u32 bin, u64 amount) {
-    u32 low = (u32)amount, high = (u32)(amount >> 32);
-    u32 old = atomicAdd(&shared.low[bin], low);
+__device__ __forceinline__ void add_to_bin(u32 bin, u64 amount) {
+    u32 at = bin * COPIES + threadIdx.x % COPIES, low = (u32)amount, high = (u32)(amount >> 32);
+    u32 old = atomicAdd((u32 *)large->low + at, low);
     high += old + low < old;
-    if (high) atomicAdd(&shared.high[bin], high);
+    if (high) atomicAdd((u32 *)large->high + at, high);
 }
 
-// The same for a warp, whose lanes often meet in one bin. Amounts are at most UNIT.
-__device__ __forceinline__ void add_to_bins(Shared &shared, u32 bin, u64 amount) {
-    u32 adding = __ballot_sync(FULL, amount != 0);
-    if (adding == 0) return;
-    u32 first = __ffs(adding) - 1, common = __shfl_sync(FULL, bin, first);
-    if (__all_sync(FULL, amount == 0 || bin == common)) {
-        u32 low = __reduce_add_sync(FULL, (u32)amount & 0x3fffffu), high = __reduce_add_sync(FULL, (u32)(amount >> 22));
-        if (threadIdx.x % 32 == first) add_to_bin(shared, common, low + ((u64)high << 22));
-    } else if (amount != 0) {
-        add_to_bin(shared, bin, amount);
+// The members of four places, given by bits, to a list that keeps the first `room`; the count passes that if there are more.
+__device__ __forceinline__ void append(u32 list, u32 room, const u64 (&places)[4], u32 members) {
+    if (members == 0 || *(volatile u32 *)&small.count > room) return;
+    u32 at = atomicAdd(&small.count, __popc(members));
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        if (!(members >> i & 1)) continue;
+        if (at < room) large->places[list + at] = places[i];
+        at++;
     }
 }
 
-struct Selected {
-    bool found;
-    u32 key;        // the largest at which the sum reaches what is wanted
-    u64 remaining;  // wanted, less the sum over larger keys: at least 1
-};
-
-// `sort_key(key, token)` has BITS bits, `amount(key, token)` is at most UNIT; `extra` is added at `extra_key`. All threads come here.
-template <u32 BITS, class Key, class Amount>
-__device__ Selected select(Shared &shared, const Candidates &candidates, u64 wanted, Key sort_key, Amount amount, u32 extra_key = 0, u64 extra = 0) {
-    u32 prefix = 0;
-    for (u32 left = BITS; left > 0;) {
-        u32 width = min(left, DIGITS), shift = left - width, mask = (1 << width) - 1;
-        for (u32 i = threadIdx.x; i < BINS; i += THREADS) shared.low[i] = shared.high[i] = 0;
-        __syncthreads();
-        if (threadIdx.x == 0) shared.digit = BINS;
-        for (u32 start = 0; start < candidates.count; start += THREADS) {
-            u32 i = start + threadIdx.x, bin = 0;
-            u64 adding = 0;
-            if (i < candidates.count) {
-                u32 key = candidates.key(i), token = candidates.token(i), by = sort_key(key, token);
-                bin = by >> shift & mask;
-                if ((u64)by >> left == prefix) adding = amount(key, token);
+// The place at which the sum of amounts reaches `wanted`, or, should that be 0, a share of their total; 0 if none does. All threads come here.
+// With BY_TOKEN places count by id alone, and it is the place at which the sum exceeds that share.
+template <bool BY_TOKEN>
+__device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount, u64 wanted, double share = 0.0) {
+    auto rank = [](u64 place) { return BY_TOKEN ? (u64)(u32)place : place; };
+    auto want = [&](u64 total) {
+        if (wanted) return;
+        wanted = BY_TOKEN ? min((u64)(share * (double)total), total - 1) + 1 : max((u64)ceil(share * (double)total), 1ull);
+    };
+    u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    __syncthreads();
+    while (source.values || source.count > RANKED) {
+        Bins bins(low, high);
+        // Where only ids are left to decide, they are an interval.
+        bool ids = key_of(low) == key_of(high);
+        u32 first = ids ? token_of(high) : 0, end = ids ? min(token_of(low) + 1, source.count) : source.count;
+        source.each(first, end, [&](const u64 (&places)[4]) {
+            if (BY_TOKEN) {  // neighbours are mostly of one bin
+                u32 last = BINS;
+                u64 sum = 0;
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    u64 place = rank(places[i]), adding = place < low || place > high ? 0 : amount(places[i]);
+                    if (adding == 0) continue;
+                    u32 bin = bins.of(place);
+                    if (bin != last && sum) add_to_bin(last, sum), sum = 0;
+                    last = bin, sum += adding;
+                }
+                if (sum) add_to_bin(last, sum);
+            } else {
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    u64 adding = places[i] < low || places[i] > high ? 0 : amount(places[i]);
+                    if (adding) add_to_bin(bins.of(places[i]), adding);
+                }
             }
-            add_to_bins(shared, bin, adding);
-        }
-        if (threadIdx.x == 0 && extra && (u64)extra_key >> left == prefix) add_to_bin(shared, extra_key >> shift & mask, extra);
+        });
         __syncthreads();
 
-        // Thread t has bins BINS - 1 - 2t and the one below; one thread finds where the sum from above reaches what is wanted.
-        u32 bin = BINS - 1 - 2 * threadIdx.x;
-        u64 upper = (u64)shared.high[bin] << 32 | shared.low[bin], lower = (u64)shared.high[bin - 1] << 32 | shared.low[bin - 1];
-        u64 scanned = warp_scan(upper + lower);
-        if (threadIdx.x % 32 == 31) shared.sums[threadIdx.x / 32] = scanned;
-        __syncthreads();
-        u64 warp = warp_scan(shared.sums[threadIdx.x % 32]);
-        if (threadIdx.x >= 32) scanned += __shfl_sync(FULL, warp, threadIdx.x / 32 - 1);
-        u64 before = scanned - upper - lower;
-        if (before < wanted && wanted <= scanned) {
-            bool in_upper = before + upper >= wanted;
-            shared.digit = in_upper ? bin : bin - 1;
-            shared.above = in_upper ? before : before + upper;
+        u64 mine = 0;
+        if (thread < BINS) {
+#pragma unroll
+            for (u32 i = thread * COPIES / 4; i < (thread + 1) * COPIES / 4; i++) {
+                uint4 a = large->low[i], b = large->high[i];
+                mine += (u64)a.x + a.y + a.z + a.w + ((u64)(b.x + b.y + b.z + b.w) << 32);
+                large->low[i] = large->high[i] = make_uint4(0, 0, 0, 0);
+            }
         }
+        u64 scanned = warp_scan(mine);
+        if (lane == 31) small.sums[warp] = scanned;
+        if (thread == 0) small.count = 0;
         __syncthreads();
-        if (shared.digit == BINS) return {false, 0, 0};
-        prefix = prefix << width | shared.digit;
-        wanted -= shared.above;
-        left = shift;
+        u64 warps = warp_scan(small.sums[lane]), total = __shfl_sync(FULL, warps, 31);
+        scanned += __shfl_sync(FULL, warps, (warp + 31) % 32) * (warp > 0);
+        want(total);
+        if (wanted > total) return 0;
+        if (scanned - mine < wanted && wanted <= scanned) small.bin = thread, small.before = scanned - mine;
+        __syncthreads();
+
+        // On with the tokens of that bin: in a list of their own, if they fit one.
+        u32 bin = small.bin, room = source.values ? LISTED : RANKED, list = source.values ? 0 : LISTED;
+        u64 lowest = ~0ull, highest = 0;
+        wanted -= small.before;
+        if (ids) {  // of which the bin is an interval again
+            end = min((u64)end, first + ((u64)(bin + 1) << bins.shift)), first += bin << bins.shift;
+        }
+        source.each(first, end, [&](const u64 (&places)[4]) {
+            u32 members = 0;
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                u64 place = rank(places[i]);
+                if (place < low || place > high || bins.of(place) != bin || amount(places[i]) == 0) continue;
+                lowest = min(lowest, place), highest = max(highest, place);
+                members |= 1 << i;
+            }
+            append(list, room, places, members);
+        });
+        lowest = ~warp_max(~lowest), highest = warp_max(highest);
+        if (lane == 0) small.lowest[warp] = lowest, small.highest[warp] = highest;
+        __syncthreads();
+        low = ~warp_max(~small.lowest[lane]), high = warp_max(small.highest[lane]);
+        if (small.count <= room) source = {nullptr, list, small.count};
     }
-    return {true, prefix, wanted};
+
+    // Four threads for each token that is left add up what stands before it.
+    u64 own = 0, before = 0, total = 0;
+    if (thread < source.count) {
+        u64 place = rank(large->places[source.list + thread]);
+        small.amounts[thread] = place < low || place > high ? 0 : amount(large->places[source.list + thread]);
+    }
+    if (thread == 0) small.found = 0;
+    __syncthreads();
+    u32 i = thread / 4;
+    if (i < source.count) {
+        own = large->places[source.list + i];
+        for (u32 j = thread % 4; j < source.count; j += 4) {
+            u64 adding = small.amounts[j];
+            total += adding;
+            if (rank(large->places[source.list + j]) > rank(own)) before += adding;
+        }
+    }
+#pragma unroll
+    for (u32 step = 1; step < 4; step *= 2) before += __shfl_xor_sync(FULL, before, step), total += __shfl_xor_sync(FULL, total, step);
+    if (i < source.count && thread % 4 == 0) {
+        want(total);
+        if (before < wanted && wanted <= before + small.amounts[i]) small.found = own;
+    }
+    __syncthreads();
+    return small.found;
 }
 
-__device__ constexpr u32 bits_of(u32 number) { return number ? 1 + bits_of(number / 2) : 0; }
-constexpr u32 TOKEN_BITS = VOCAB > 1 ? bits_of(VOCAB - 1) : 1;
-
-// The least key whose logit has exp((logit - max) / temperature) >= min_p, in the host's arithmetic. One thread.
+// The least key whose logit has exp((logit - max) / temperature) >= min_p, in the host's arithmetic. One warp.
 __device__ u32 least_key(float max, float temperature, float min_p) {
     auto passes = [&](u32 key) { return exp(((double)unorder(key) - (double)max) / (double)temperature) >= (double)min_p; };
     u32 fails = NOTHING, holds = order(max), near = order(max + temperature * logf(min_p));
-    if (near < holds && near > NOTHING + 16) {
-        if (near + 16 < holds && passes(near + 16)) holds = near + 16;
-        if (!passes(near - 16)) fails = near - 16;
+    // It is mostly within 16 of the f32 result.
+    u32 key = near - 16 + threadIdx.x % 32;
+    u32 passing = __ballot_sync(FULL, near > NOTHING + 16 && key <= holds && passes(key));
+    if (passing) {
+        u32 first = __ffs(passing) - 1;
+        holds = near - 16 + first;
+        if (first > 0) return holds;
     }
     while (holds - fails > 1) {
         u32 middle = fails + (holds - fails) / 2;
@@ -128,138 +255,106 @@ __device__ u32 least_key(float max, float temperature, float min_p) {
     return holds;
 }
 
-// Every four logits of a row, of which the threads have several under way.
-template <class Body>
-__device__ __forceinline__ void for_logits(const float *row, Body body) {
-    for (u32 start = 4 * threadIdx.x; start < VOCAB; start += 16 * THREADS) {
-        float4 x[4];
-#pragma unroll
-        for (u32 v = 0; v < 4; v++) x[v] = load_logits(row, start + 4 * THREADS * v);
-#pragma unroll
-        for (u32 v = 0; v < 4; v++) body(start + 4 * THREADS * v, x[v]);
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS)
 filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow *sample_rows, const Adjustment *adjustments,
        const float *processed, const Partial *partials, const u32 *arrived, u32 rows) {
     pdl_launch();
-    u32 r = blockIdx.x;
+    u32 r = blockIdx.x, lane = threadIdx.x % 32;
     if (r >= rows) return;
-    __shared__ Shared shared;
-    extern __shared__ u32 list[];
-    u32 *keys = list, *tokens = list + CAPACITY;
+    for (u32 i = threadIdx.x; i < BINS * COPIES / 4; i += THREADS) large->low[i] = large->high[i] = make_uint4(0, 0, 0, 0);
+    if (threadIdx.x == 0) small.count = 0;
     pdl_wait();
     const SampleRow row = sample_rows[r];
     if (!row.active || !is_filtered(row) || results[r].status != SAMPLE_OK) return;
     const float *raw = logits + (u64)row.logits * STRIDE;
     const float *from = row.adjustment_count > 0 || row.last >= 0 ? processed + (u64)r * STRIDE : raw;
-    u64 best = 0;
-    for (u32 s = threadIdx.x % 32; s < SLICES; s += 32) best = max(best, partials[r * SLICES + s].best);
-    best = warp_max(best);
-    float max_logit = best_logit(best), scale = weight_scale(row.temperature);
+    const float *heads = (const float *)(partials + (u64)rows * SLICES) + (u64)r * HEADS;
     bool top_k = row.top_k > 0 && row.top_k < VOCAB, top_p = row.top_p < 1.0f;
 
-    auto by_logit = [](u32 key, u32) { return key; };
-    auto by_token = [](u32, u32 token) { return VOCAB - 1 - token; };  // lower ids first
-
-    // First look at the row: each thread's largest logit, and the sum of weights, which is top-p's whole without top-k.
-    u32 largest = NOTHING;
-    u64 total = 0;
-    for_logits(from, [&](u32, float4 x) {
-        largest = max(max(largest, max(order(x.x), order(x.y))), max(order(x.z), order(x.w)));
-        if (top_p && !top_k) {
-            total += weight(x.x, max_logit, scale) + weight(x.y, max_logit, scale);
-            total += weight(x.z, max_logit, scale) + weight(x.w, max_logit, scale);
-        }
-    });
-    total = block_sum(total, shared);
-    u32 min_p_key = NOTHING + 1;
+    // The row's largest and smallest logit, and the sum of its weights: top-p's whole without top-k.
+    const Partial *parts = partials + (u64)r * SLICES;
+    u64 best = 0, whole = 0;
+    u32 smallest = ~0u;
+    for (u32 s = lane; s < SLICES; s += 32) best = max(best, parts[s].best), smallest = min(smallest, order(parts[s].smallest));
+    best = warp_max(best);
+    float max_logit = best_logit(best), scale = weight_scale(row.temperature);
+    for (u32 s = lane; s < SLICES; s += 32) whole += (u64)(share_of(parts[s], max_logit, scale) * (double)parts[s].weight);
+    whole = warp_sum(whole);
+    smallest = __reduce_min_sync(FULL, smallest);
+    u32 min_p_key = smallest;
     if (row.min_p > 0.0f) {
-        if (threadIdx.x == 0) shared.digit = least_key(max_logit, row.temperature, row.min_p);
+        if (threadIdx.x < 32) small.key = least_key(max_logit, row.temperature, row.min_p);
         __syncthreads();
-        min_p_key = shared.digit;
+        min_p_key = max(min_p_key, small.key);
     }
 
-    // A bound that every token of the final set reaches. With top-k: the k-th largest of the threads' largest is at most the k-th largest of
-    // all. Without: top-p never needs a token whose weight is below (1 - p) / VOCAB of the total, as all of those together weigh less than 1 - p
-    // (half of that, for rounding); nor does min-p. (Not with top-k, whose sum for top-p has them.)
-    u32 bound = NOTHING + 1;
-    if (top_k && row.top_k <= THREADS) {
-        keys[threadIdx.x] = largest;
-        __syncthreads();
-        Candidates heads = {keys, keys, nullptr, THREADS};
-        Selected kth = select<32>(shared, heads, row.top_k, by_logit, [](u32 key, u32) { return (u64)(key > NOTHING); });
-        if (kth.found) bound = kth.key;
-        __syncthreads();
-    } else if (!top_k) {
-        bound = min_p_key;
-        if (top_p) {
-            float least = (1.0f - row.top_p) * ((float)total / (float)UNIT) * (0.5f / VOCAB);
+    // A bound that every token of the final set reaches. Heads are tokens: as many of the row reach the k-th of them, and as much weight stands
+    // above the head at which theirs reaches top-p's share. Also, top-p never needs a token whose weight is below (1 - p) / VOCAB of the total,
+    // as all of those together weigh less than 1 - p (half of that, for rounding); nor does min-p. (Not with top-k, whose sum for top-p has them.)
+    u64 high = (u64)order(max_logit) << 32 | FULL, low = (u64)smallest << 32 | LAST;
+    u64 wanted_weight = max((u64)ceil((double)row.top_p * (double)whole), 1ull);
+    u32 bound = top_k ? smallest : min_p_key;
+    if (top_k ? row.top_k <= LISTED : top_p) {
+        u64 head = cut<false>({heads, 0, HEADS}, low, high, {low, !top_k, max_logit, scale}, top_k ? row.top_k : wanted_weight);
+        bound = max(bound, key_of(head));
+        if (!top_k) {
+            float least = (1.0f - row.top_p) * ((float)whole / (float)UNIT) * (0.5f / VOCAB);
             bound = max(bound, order(max_logit + log2f(least) / scale));
         }
     }
+    bound -= bound == order(0.0f);  // heads have no -0
+    low = (u64)bound << 32 | LAST;
 
-    // Gather what reaches it.
-    if (threadIdx.x == 0) shared.count = 0;
+    // List what reaches it: first the groups of sixteen, whose logits lie as `sample` has read them.
     __syncthreads();
-    for_logits(from, [&](u32 token, float4 x) {
-        u32 four[4] = {order(x.x), order(x.y), order(x.z), order(x.w)}, mine = 0;
+    if (threadIdx.x == 0) small.count = 0;
+    __syncthreads();
+    float bound_logit = unorder(bound);
+    for (u32 start = 4 * threadIdx.x; start < HEADS; start += 4 * THREADS) {
+        float4 x = load_logits(heads, start, HEADS);
+        const float four[4] = {x.x, x.y, x.z, x.w};
+        u32 members = 0;
 #pragma unroll
-        for (u32 i = 0; i < 4; i++) mine += four[i] >= bound;
-        if (mine == 0) return;
-        u32 at = atomicAdd(&shared.count, mine);
-#pragma unroll
+        for (u32 i = 0; i < 4; i++) members |= (u32)(four[i] >= bound_logit) << i;
+        if (members == 0 || *(volatile u32 *)&small.count > LISTED) continue;
+        u32 at = atomicAdd(&small.count, __popc(members));
         for (u32 i = 0; i < 4; i++) {
-            if (four[i] < bound) continue;
-            if (at < CAPACITY) keys[at] = four[i], tokens[at] = token + i;
+            if (!(members >> i & 1)) continue;
+            if (at < LISTED) small.groups[at] = (u16)(start + i);
             at++;
         }
-    });
+    }
     __syncthreads();
-    Candidates candidates = {keys, tokens, nullptr, shared.count};
-    if (shared.count > CAPACITY) candidates = {keys, tokens, from, VOCAB};
-
-    // Kept are keys above `threshold`, and the `ties` lowest ids at it.
-    u32 threshold = NOTHING;
-    u64 ties = 0;
-    auto weight_above = [&](u32 key, u32) { return key > threshold ? weight(unorder(key), max_logit, scale) : 0; };
-    if (top_k) {
-        Selected kth = select<32>(shared, candidates, row.top_k, by_logit, [](u32 key, u32) { return (u64)(key > NOTHING); });
-        if (kth.found) threshold = kth.key, ties = kth.remaining;
+    u32 groups = small.count;
+    Source source = {from, 0, VOCAB};
+    if (groups <= LISTED) {
+        __syncthreads();
+        if (threadIdx.x == 0) small.count = 0;
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < 4 * groups; i += THREADS) {
+            u32 group = small.groups[i / 4], token = group / HEADS_PER_SLICE * SLICE + 4 * (group % HEADS_PER_SLICE + HEADS_PER_SLICE * (i % 4));
+            float4 x = load_logits(from, token);
+            const u64 places[4] = {Source::place(x.x, token), Source::place(x.y, token + 1), Source::place(x.z, token + 2), Source::place(x.w, token + 3)};
+            u32 members = 0;
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) members |= (u32)(places[j] >= low) << j;
+            append(0, LISTED, places, members);
+        }
+        __syncthreads();
+        if (small.count <= LISTED) source = {nullptr, 0, small.count};
     }
+
+    u64 threshold = low;  // kept are the places from here
+    if (top_k) threshold = max(threshold, cut<false>(source, low, high, {low, false, max_logit, scale}, row.top_k));
     if (top_p) {
-        u64 tied = ties ? ties * weight(unorder(threshold), max_logit, scale) : 0;
-        if (top_k) {
-            u64 sum = 0;
-            for (u32 i = threadIdx.x; i < candidates.count; i += THREADS) sum += weight_above(candidates.key(i), 0);
-            total = block_sum(sum, shared) + tied;
-        }
-        u64 wanted = (u64)ceil((double)row.top_p * (double)total);
-        Selected last = select<32>(shared, candidates, max(wanted, 1ull), by_logit, weight_above, threshold, tied);
-        if (last.found) {
-            u64 one = weight(unorder(last.key), max_logit, scale);
-            threshold = last.key, ties = (last.remaining + one - 1) / one;
-        }
+        Amount weights = {threshold, true, max_logit, scale};
+        threshold = max(threshold, cut<false>(source, threshold, high, weights, top_k ? 0 : wanted_weight, row.top_p));
     }
-    if (min_p_key > threshold) threshold = min_p_key - 1, ties = 0;
-    u32 last_tie = 0;
-    if (ties) {
-        Selected last = select<TOKEN_BITS>(shared, candidates, ties, by_token, [&](u32 key, u32) { return (u64)(key == threshold); });
-        last_tie = VOCAB - 1 - last.key;
-    }
-
-    auto kept_weight = [&](u32 key, u32 token) {
-        bool kept = key > threshold || (ties && key == threshold && token <= last_tie);
-        return kept ? weight(unorder(key), max_logit, scale) : 0;
-    };
-    u64 sum = 0;
-    for (u32 i = threadIdx.x; i < candidates.count; i += THREADS) sum += kept_weight(candidates.key(i), candidates.token(i));
-    sum = block_sum(sum, shared);
-    u64 target = (u64)(uniform(row.seed, row.sequence, row.position) * (double)sum);
-    Selected drawn = select<TOKEN_BITS>(shared, candidates, min(target, sum - 1) + 1, by_token, kept_weight);
+    threshold = max(threshold, (u64)min_p_key << 32);
+    double share = uniform(row.seed, row.sequence, row.position);
+    u64 drawn = cut<true>(source, LAST, FULL, {threshold, true, max_logit, scale}, 0, share);
     if (threadIdx.x == 0) {
-        u32 token = VOCAB - 1 - drawn.key;
+        u32 token = token_of(drawn);
         sampled[row.slot] = token;
         results[r].token = token;
         results[r].logit = raw[token];

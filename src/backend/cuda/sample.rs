@@ -9,6 +9,8 @@ use crate::backend::{Adjustment, Batch, Change};
 const SLICE: usize = 8192;
 /// Bytes of a slice's finding.
 const PARTIAL_BYTES: usize = 32;
+/// Bytes of a slice's heads: an f32 for each thread of its block.
+const HEADS_BYTES: usize = 512 * 4;
 /// Dynamic shared memory of the filtering kernel.
 const FILTER_BYTES: u32 = 65536;
 /// Most adjustments of one step.
@@ -173,7 +175,7 @@ pub(super) fn memory(vocab: usize, rows: usize, slots: usize) -> [(Shared, usize
         (Shared::Results, rows * size_of::<SampleResult>()),
         (Shared::Sampled, slots * 4),
         (Shared::Processed, rows * vocab * 4),
-        (Shared::Slices, rows * vocab.div_ceil(SLICE) * PARTIAL_BYTES),
+        (Shared::Slices, rows * vocab.div_ceil(SLICE) * (PARTIAL_BYTES + HEADS_BYTES)),
         (Shared::Arrived, rows * 4),
     ]
 }
