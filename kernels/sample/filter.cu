@@ -46,16 +46,20 @@ struct Source {
     const float *values;
     u32 list, count;
 
-    // Four places at a time, lower ones than all tokens' where there is nothing. Of logits, only ids from `first` to before `end`.
+    // Those in an interval, and more: four places at a time, lower ones than all tokens' where there is nothing.
     template <class Body>
-    __device__ __forceinline__ void each(u32 first, u32 end, Body body) const {
+    __device__ __forceinline__ void each(u64 low, u64 high, Body body) const {
         if (!values) {
             for (u32 i = threadIdx.x; i < count; i += THREADS) {
                 const u64 places[4] = {large->places[list + i], 0, 0, 0};
-                body(places);
+                const float x[4] = {unorder(key_of(places[0])), 0.0f, 0.0f, 0.0f};
+                body(places, x);
             }
             return;
         }
+        // Where only ids are left to decide, they are an interval.
+        bool ids = key_of(low) == key_of(high);
+        u32 first = ids ? token_of(high) : 0, end = ids ? min(token_of(low) + 1, count) : count;
         for (u32 start = (first & ~3u) + 4 * threadIdx.x; start < end; start += 16 * THREADS) {
             float4 x[4];
 #pragma unroll
@@ -64,52 +68,76 @@ struct Source {
             for (u32 v = 0; v < 4; v++) {
                 u32 token = start + 4 * THREADS * v;
                 const u64 places[4] = {place(x[v].x, token), place(x[v].y, token + 1), place(x[v].z, token + 2), place(x[v].w, token + 3)};
-                body(places);
+                const float four[4] = {x[v].x, x[v].y, x[v].z, x[v].w};
+                body(places, four);
             }
         }
     }
     static __device__ __forceinline__ u64 place(float x, u32 token) { return (u64)order(x) << 32 | (u32)~token; }
 };
 
-// What a token adds: nothing below a place, one, or its weight.
+// What a token adds: its weight. One, in units of weight, where logits count for nothing.
 struct Amount {
-    u64 least;
-    bool weights;
     float max, scale;
 
-    __device__ __forceinline__ u64 operator()(u64 place) const {
-        return place < least ? 0 : weights ? weight(unorder(key_of(place)), max, scale) : 1;
-    }
+    __device__ __forceinline__ u64 operator()(float x) const { return weight(x, max, scale); }
 };
+constexpr Amount ONE = {0.0f, 0.0f};
 
 // The division of an interval of places, from the highest down: even in logits where those vary much, in places otherwise.
 struct Bins {
-    u64 high;
+    u64 low, high;
     float top, factor;
     u32 shift;
 
-    __device__ Bins(u64 low, u64 high) : high(high), top(0.0f), factor(0.0f), shift(0) {
+    __device__ Bins(u64 low, u64 high) : low(low), high(high), top(0.0f), factor(0.0f), shift(0) {
         if (key_of(high) - key_of(low) >= 1u << 24) {
-            top = 0.5f * unorder(key_of(high));
-            factor = fminf(BINS / (top - 0.5f * unorder(key_of(low))), 3e38f);
+            float half = 0.5f * unorder(key_of(high));  // halves have a finite difference
+            factor = fminf(BINS / (half - 0.5f * unorder(key_of(low))), 3e38f);
+            top = half * factor, factor *= 0.5f;
         } else if (high > low) {
             u32 bits = 64 - __clzll(high - low);
             shift = bits > 9 ? bits - 9 : 0;
         }
     }
-    __device__ __forceinline__ u32 of(u64 place) const {
-        if (factor > 0.0f) return min((u32)((top - 0.5f * unorder(key_of(place))) * factor), BINS - 1);
-        return (u32)((high - place) >> shift);
+    __device__ __forceinline__ bool even_in_logits() const { return factor > 0.0f; }
+    // Never falls as logits fall.
+    __device__ __forceinline__ u32 of(float x) const { return min((u32)fmaf(-factor, x, top), BINS - 1); }
+
+    // The least key in `bin` or in one above it. Each warp looks at 32 keys at a time.
+    __device__ u32 least_key(u32 bin) const {
+        u32 from = key_of(low), to = key_of(high);
+        while (from < to) {
+            u32 step = (to - from) / 32 + 1, key = min(from + step * (threadIdx.x % 32), to);
+            u32 first = __ffs(__ballot_sync(FULL, key == to || of(unorder(key)) <= bin)) - 1;  // 0: none
+            if (first == FULL) {
+                from += 31 * step + 1;
+            } else {
+                to = min(from + step * first, to);
+                if (first > 0) from += step * (first - 1) + 1;
+            }
+        }
+        return to;
+    }
+    // The places of `bin`.
+    __device__ void narrow(u32 bin, u64 &least, u64 &most) const {
+        if (even_in_logits()) {
+            least = max(low, (u64)least_key(bin) << 32);
+            if (bin > 0) most = ((u64)least_key(bin - 1) << 32) - 1;
+        } else {
+            most = high - ((u64)bin << shift);
+            least = max(low, most - (1ull << shift) + 1);
+        }
     }
 };
 static_assert(BINS == 1 << 9, "the shift leaves nine bits");
 
-// Two 32-bit additions and a carry: 64-bit ones in shared memory would be loops.
-__device__ __forceinline__ void add_to_bin(u32 bin, u64 amount) {
-    u32 at = bin * COPIES + threadIdx.x % COPIES, low = (u32)amount, high = (u32)(amount >> 32);
-    u32 old = atomicAdd((u32 *)large->low + at, low);
+// Two 32-bit additions and a carry: 64-bit ones in shared memory would be loops. `copies`: the address of this lane's copy of bin 0.
+__device__ __forceinline__ void add_to_bin(u32 copies, u32 bin, u64 amount) {
+    u32 at = copies + bin * (COPIES * 4), low = (u32)amount, high = (u32)(amount >> 32), old;
+    asm volatile("atom.shared.add.u32 %0, [%1], %2;" : "=r"(old) : "r"(at), "r"(low) : "memory");
     high += old + low < old;
-    if (high) atomicAdd((u32 *)large->high + at, high);
+    if (high) asm volatile("red.shared.add.u32 [%0], %1;" ::"r"(at + (u32)sizeof(large->low)), "r"(high) : "memory");
 }
 
 // The members of four places, given by bits, to a list that keeps the first `room`; the count passes that if there are more.
@@ -124,40 +152,53 @@ __device__ __forceinline__ void append(u32 list, u32 room, const u64 (&places)[4
     }
 }
 
-// The place at which the sum of amounts reaches `wanted`, or, should that be 0, a share of their total; 0 if none does. All threads come here.
-// With BY_TOKEN places count by id alone, and it is the place at which the sum exceeds that share.
+// The place from `low` to `high` at which the sum of amounts reaches `wanted`, or, should that be 0, a share of their total; 0 if none does.
+// With BY_TOKEN places count by id alone, those from `least` on, and it is the place at which the sum exceeds that share. All threads come here.
 template <bool BY_TOKEN>
-__device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount, u64 wanted, double share = 0.0) {
+__device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount, u64 wanted, double share = 0.0, u64 least = 0) {
     auto rank = [](u64 place) { return BY_TOKEN ? (u64)(u32)place : place; };
+    auto inside = [&](u64 place) {
+        return BY_TOKEN ? (u32)high - (u32)place <= (u32)high - (u32)low && place >= least : place >= low && place <= high;
+    };
+    auto amount_inside = [&](u64 place, float x) {
+        u64 adding = amount(x);
+        return inside(place) ? adding : 0;
+    };
     auto want = [&](u64 total) {
         if (wanted) return;
         wanted = BY_TOKEN ? min((u64)(share * (double)total), total - 1) + 1 : max((u64)ceil(share * (double)total), 1ull);
     };
     u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    u32 copies = shared_address(large->low) + 4 * (thread % COPIES);
     __syncthreads();
     while (source.values || source.count > RANKED) {
         Bins bins(low, high);
-        // Where only ids are left to decide, they are an interval.
-        bool ids = key_of(low) == key_of(high);
-        u32 first = ids ? token_of(high) : 0, end = ids ? min(token_of(low) + 1, source.count) : source.count;
-        source.each(first, end, [&](const u64 (&places)[4]) {
-            if (BY_TOKEN) {  // neighbours are mostly of one bin
-                u32 last = BINS;
-                u64 sum = 0;
+        source.each(low, high, [&](const u64 (&places)[4], const float (&x)[4]) {
+            u64 amounts[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) amounts[i] = amount_inside(places[i], x[i]);
+            if (BY_TOKEN) {
+                // Neighbours are mostly of one bin.
+                u32 bin[4];
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) bin[i] = ((u32)high - (u32)places[i]) >> bins.shift;
+#pragma unroll
+                for (u32 i = 0; i < 3; i++) {
+                    if (bin[i] == bin[i + 1]) amounts[i + 1] += amounts[i], amounts[i] = 0;
+                }
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
-                    u64 place = rank(places[i]), adding = place < low || place > high ? 0 : amount(places[i]);
-                    if (adding == 0) continue;
-                    u32 bin = bins.of(place);
-                    if (bin != last && sum) add_to_bin(last, sum), sum = 0;
-                    last = bin, sum += adding;
+                    if (amounts[i]) add_to_bin(copies, bin[i], amounts[i]);
                 }
-                if (sum) add_to_bin(last, sum);
+            } else if (bins.even_in_logits()) {
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    if (amounts[i]) add_to_bin(copies, bins.of(x[i]), amounts[i]);
+                }
             } else {
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
-                    u64 adding = places[i] < low || places[i] > high ? 0 : amount(places[i]);
-                    if (adding) add_to_bin(bins.of(places[i]), adding);
+                    if (amounts[i]) add_to_bin(copies, (u32)((high - places[i]) >> bins.shift), amounts[i]);
                 }
             }
         });
@@ -187,16 +228,13 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         u32 bin = small.bin, room = source.values ? LISTED : RANKED, list = source.values ? 0 : LISTED;
         u64 lowest = ~0ull, highest = 0;
         wanted -= small.before;
-        if (ids) {  // of which the bin is an interval again
-            end = min((u64)end, first + ((u64)(bin + 1) << bins.shift)), first += bin << bins.shift;
-        }
-        source.each(first, end, [&](const u64 (&places)[4]) {
+        bins.narrow(bin, low, high);
+        source.each(low, high, [&](const u64 (&places)[4], const float (&x)[4]) {
             u32 members = 0;
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
-                u64 place = rank(places[i]);
-                if (place < low || place > high || bins.of(place) != bin || amount(places[i]) == 0) continue;
-                lowest = min(lowest, place), highest = max(highest, place);
+                if (!inside(places[i]) || amount(x[i]) == 0) continue;
+                lowest = min(lowest, rank(places[i])), highest = max(highest, rank(places[i]));
                 members |= 1 << i;
             }
             append(list, room, places, members);
@@ -211,8 +249,8 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
     // Four threads for each token that is left add up what stands before it.
     u64 own = 0, before = 0, total = 0;
     if (thread < source.count) {
-        u64 place = rank(large->places[source.list + thread]);
-        small.amounts[thread] = place < low || place > high ? 0 : amount(large->places[source.list + thread]);
+        u64 place = large->places[source.list + thread];
+        small.amounts[thread] = amount_inside(place, unorder(key_of(place)));
     }
     if (thread == 0) small.found = 0;
     __syncthreads();
@@ -294,8 +332,9 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     u64 high = (u64)order(max_logit) << 32 | FULL, low = (u64)smallest << 32 | LAST;
     u64 wanted_weight = max((u64)ceil((double)row.top_p * (double)whole), 1ull);
     u32 bound = top_k ? smallest : min_p_key;
+    Amount weights = {max_logit, scale};
     if (top_k ? row.top_k <= LISTED : top_p) {
-        u64 head = cut<false>({heads, 0, HEADS}, low, high, {low, !top_k, max_logit, scale}, top_k ? row.top_k : wanted_weight);
+        u64 head = cut<false>({heads, 0, HEADS}, low, high, top_k ? ONE : weights, top_k ? row.top_k * UNIT : wanted_weight);
         bound = max(bound, key_of(head));
         if (!top_k) {
             float least = (1.0f - row.top_p) * ((float)whole / (float)UNIT) * (0.5f / VOCAB);
@@ -345,14 +384,13 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     }
 
     u64 threshold = low;  // kept are the places from here
-    if (top_k) threshold = max(threshold, cut<false>(source, low, high, {low, false, max_logit, scale}, row.top_k));
+    if (top_k) threshold = max(threshold, cut<false>(source, low, high, ONE, row.top_k * UNIT));
     if (top_p) {
-        Amount weights = {threshold, true, max_logit, scale};
         threshold = max(threshold, cut<false>(source, threshold, high, weights, top_k ? 0 : wanted_weight, row.top_p));
     }
     threshold = max(threshold, (u64)min_p_key << 32);
     double share = uniform(row.seed, row.sequence, row.position);
-    u64 drawn = cut<true>(source, LAST, FULL, {threshold, true, max_logit, scale}, 0, share);
+    u64 drawn = cut<true>(source, LAST, FULL, weights, 0, share, threshold);
     if (threadIdx.x == 0) {
         u32 token = token_of(drawn);
         sampled[row.slot] = token;

@@ -83,6 +83,7 @@ __device__ __forceinline__ float4 load_logits(const float *row, u32 token, u32 e
         if (token + 2 < end) x.z = __ldcg(row + token + 2);
         if (token + 3 < end) x.w = __ldcg(row + token + 3);
     }
+    if (STRIDE % 4 == 0 && VOCAB % 4 == 0) return x;  // `end` is VOCAB or a multiple of 4
     // Padding between VOCAB and STRIDE holds anything.
     if (token + 1 >= end) x.y = MINUS_INFINITY;
     if (token + 2 >= end) x.z = MINUS_INFINITY;
