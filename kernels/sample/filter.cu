@@ -9,10 +9,14 @@
 // of the row from below, and only where a head reaches the bound need the row be read: those tokens are listed in shared memory. A row of which
 // too many tokens reach the bound is searched itself.
 //
-// Macros, layouts: see `sample`. Grid: rows. Block: 1024. Dynamic shared memory: 65536 bytes.
+// Macros: those of `sample`; BLOCKS (default 1): as many blocks, a cluster, search a row; above 1 for few rows, on sm_90 and later. The token is the
+// same whatever it is. Layouts: see `sample`. Grid: BLOCKS * rows. Block: 1024. Dynamic shared memory: 65536 bytes.
 #include "common/ptx.cuh"
 #include "sample/row.cuh"
 
+#ifndef BLOCKS
+#define BLOCKS 1
+#endif
 constexpr u32 THREADS = 1024, WARPS = 32;
 constexpr u32 RANKED = THREADS / 4;      // most tokens that are compared with each other
 constexpr u32 LISTED = 4096 - RANKED;    // most tokens of the list
@@ -39,12 +43,53 @@ __shared__ struct {
     u64 found, before;
     u32 bin, count, key;
     u16 groups[LISTED];
+    u64 bins[BINS], lowest_of_block, highest_of_block;  // for the other blocks
 } small;
+
+// ---- Blocks of a cluster: the first one leads, and has what all have found ----
+
+#if BLOCKS > 1
+static_assert(BLOCKS <= 8, "portable clusters");
+__device__ __forceinline__ u32 block_of_cluster() {
+    u32 rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+template <class T>
+__device__ __forceinline__ u32 address_in(u32 block, const T &own) {
+    u32 address;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(&own)), "r"(block));
+    return address;
+}
+__device__ __forceinline__ u64 read_in(u32 block, const u64 &own) {
+    u64 value;
+    asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(value) : "r"(address_in(block, own)) : "memory");
+    return value;
+}
+__device__ __forceinline__ u32 read_in(u32 block, const u32 &own) {
+    u32 value;
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(address_in(block, own)) : "memory");
+    return value;
+}
+__device__ __forceinline__ void write_in(u32 block, u64 &own, u64 value) {
+    asm volatile("st.shared::cluster.u64 [%0], %1;" ::"r"(address_in(block, own)), "l"(value) : "memory");
+}
+#else
+__device__ __forceinline__ u32 block_of_cluster() { return 0; }
+__device__ __forceinline__ void cluster_sync() {}
+__device__ __forceinline__ u64 read_in(u32, const u64 &own) { return own; }
+__device__ __forceinline__ u32 read_in(u32, const u32 &own) { return own; }
+__device__ __forceinline__ void write_in(u32, u64 &own, u64 value) { own = value; }
+#endif
 
 // Where tokens are: `count` logits (or heads), or, should there be none of those, places in shared memory.
 struct Source {
     const float *values;
     u32 list, count;
+    bool together;  // the blocks of the cluster have a part each; else this block has all
 
     // Those in an interval, and more: four places at a time, lower ones than all tokens' where there is nothing.
     template <class Body>
@@ -60,13 +105,15 @@ struct Source {
         // Where only ids are left to decide, they are an interval.
         bool ids = key_of(low) == key_of(high);
         u32 first = ids ? token_of(high) : 0, end = ids ? min(token_of(low) + 1, count) : count;
-        for (u32 start = (first & ~3u) + 4 * threadIdx.x; start < end; start += 16 * THREADS) {
+        u32 thread = threadIdx.x, threads = THREADS;
+        if (together) thread += block_of_cluster() * THREADS, threads *= BLOCKS;
+        for (u32 start = (first & ~3u) + 4 * thread; start < end; start += 16 * threads) {
             float4 x[4];
 #pragma unroll
-            for (u32 v = 0; v < 4; v++) x[v] = load_logits(values, start + 4 * THREADS * v, count);
+            for (u32 v = 0; v < 4; v++) x[v] = load_logits(values, start + 4 * threads * v, count);
 #pragma unroll
             for (u32 v = 0; v < 4; v++) {
-                u32 token = start + 4 * THREADS * v;
+                u32 token = start + 4 * threads * v;
                 const u64 places[4] = {place(x[v].x, token), place(x[v].y, token + 1), place(x[v].z, token + 2), place(x[v].w, token + 3)};
                 const float four[4] = {x[v].x, x[v].y, x[v].z, x[v].w};
                 body(places, four);
@@ -170,6 +217,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
     };
     u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     u32 copies = shared_address(large->low) + 4 * (thread % COPIES);
+    const bool together = BLOCKS > 1 && source.together;
     __syncthreads();
     while (source.values || source.count > RANKED) {
         Bins bins(low, high);
@@ -213,14 +261,23 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
                 large->low[i] = large->high[i] = make_uint4(0, 0, 0, 0);
             }
         }
+        if (thread == 0) small.count = 0;
+        if (together) {
+            if (thread < BINS) small.bins[thread] = mine;
+            cluster_sync();
+            mine = 0;
+            for (u32 b = 0; b < BLOCKS && thread < BINS; b++) mine += read_in(b, small.bins[thread]);
+        }
         u64 scanned = warp_scan(mine);
         if (lane == 31) small.sums[warp] = scanned;
-        if (thread == 0) small.count = 0;
         __syncthreads();
         u64 warps = warp_scan(small.sums[lane]), total = __shfl_sync(FULL, warps, 31);
         scanned += __shfl_sync(FULL, warps, (warp + 31) % 32) * (warp > 0);
         want(total);
-        if (wanted > total) return 0;
+        if (wanted > total) {
+            if (together) cluster_sync();  // the others have read the sums
+            return 0;
+        }
         if (scanned - mine < wanted && wanted <= scanned) small.bin = thread, small.before = scanned - mine;
         __syncthreads();
 
@@ -243,7 +300,24 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         if (lane == 0) small.lowest[warp] = lowest, small.highest[warp] = highest;
         __syncthreads();
         low = ~warp_max(~small.lowest[lane]), high = warp_max(small.highest[lane]);
-        if (small.count <= room) source = {nullptr, list, small.count};
+        u32 count = small.count;
+        if (source.values && together) {
+            // The leader lists what the blocks have listed, one after the other, and goes on alone.
+            if (thread == 0) small.lowest_of_block = low, small.highest_of_block = high;
+            cluster_sync();
+            u32 own = count, block = block_of_cluster(), before = 0;
+            count = 0;
+            for (u32 b = 0; b < BLOCKS; b++) {
+                if (b == block) before = count;
+                count += read_in(b, small.count);
+                low = min(low, read_in(b, small.lowest_of_block)), high = max(high, read_in(b, small.highest_of_block));
+            }
+            for (u32 i = thread; count <= room && block > 0 && i < own; i += THREADS) write_in(0, large->places[before + i], large->places[i]);
+            cluster_sync();
+            if (count <= room) source = {nullptr, list, block > 0 ? 0 : count, false};
+        } else if (count <= room) {
+            source = {nullptr, list, count, false};
+        }
     }
 
     // Four threads for each token that is left add up what stands before it.
@@ -270,7 +344,49 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         if (before < wanted && wanted <= before + small.amounts[i]) small.found = own;
     }
     __syncthreads();
-    return small.found;
+    if (together) cluster_sync();
+    return together ? read_in(0, small.found) : small.found;
+}
+
+// The tokens from place `low` on, found by the heads that reach it; or the whole row if they are too many. All threads come here.
+__device__ __forceinline__ Source list_from(const float *heads, const float *row, u64 low) {
+    const Source whole = {row, 0, VOCAB, BLOCKS > 1};
+    float bound = unorder(key_of(low));
+    __syncthreads();
+    if (threadIdx.x == 0) small.count = 0;
+    __syncthreads();
+    for (u32 start = 4 * threadIdx.x; start < HEADS; start += 4 * THREADS) {
+        float4 x = load_logits(heads, start, HEADS);
+        const float four[4] = {x.x, x.y, x.z, x.w};
+        u32 members = 0;
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) members |= (u32)(four[i] >= bound) << i;
+        if (members == 0 || *(volatile u32 *)&small.count > LISTED) continue;
+        u32 at = atomicAdd(&small.count, __popc(members));
+        for (u32 i = 0; i < 4; i++) {
+            if (!(members >> i & 1)) continue;
+            if (at < LISTED) small.groups[at] = (u16)(start + i);
+            at++;
+        }
+    }
+    __syncthreads();
+    u32 groups = small.count;
+    if (groups > LISTED) return whole;
+    __syncthreads();
+    if (threadIdx.x == 0) small.count = 0;
+    __syncthreads();
+    // A head's sixteen logits lie as `sample` has read them.
+    for (u32 i = threadIdx.x; i < 4 * groups; i += THREADS) {
+        u32 head = small.groups[i / 4], token = head / HEADS_PER_SLICE * SLICE + 4 * (head % HEADS_PER_SLICE + HEADS_PER_SLICE * (i % 4));
+        float4 x = load_logits(row, token);
+        const u64 places[4] = {Source::place(x.x, token), Source::place(x.y, token + 1), Source::place(x.z, token + 2), Source::place(x.w, token + 3)};
+        u32 members = 0;
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) members |= (u32)(places[j] >= low) << j;
+        append(0, LISTED, places, members);
+    }
+    __syncthreads();
+    return small.count <= LISTED ? Source{nullptr, 0, small.count, false} : whole;
 }
 
 // The least key whose logit has exp((logit - max) / temperature) >= min_p, in the host's arithmetic. One warp.
@@ -294,10 +410,13 @@ __device__ u32 least_key(float max, float temperature, float min_p) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
+#if BLOCKS > 1
+__cluster_dims__(BLOCKS, 1, 1)
+#endif
 filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow *sample_rows, const Adjustment *adjustments,
        const float *processed, const Partial *partials, const u32 *arrived, u32 rows) {
     pdl_launch();
-    u32 r = blockIdx.x, lane = threadIdx.x % 32;
+    u32 r = blockIdx.x / BLOCKS, lane = threadIdx.x % 32;
     if (r >= rows) return;
     for (u32 i = threadIdx.x; i < BINS * COPIES / 4; i += THREADS) large->low[i] = large->high[i] = make_uint4(0, 0, 0, 0);
     if (threadIdx.x == 0) small.count = 0;
@@ -334,7 +453,7 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     u32 bound = top_k ? smallest : min_p_key;
     Amount weights = {max_logit, scale};
     if (top_k ? row.top_k <= LISTED : top_p) {
-        u64 head = cut<false>({heads, 0, HEADS}, low, high, top_k ? ONE : weights, top_k ? row.top_k * UNIT : wanted_weight);
+        u64 head = cut<false>({heads, 0, HEADS, false}, low, high, top_k ? ONE : weights, top_k ? row.top_k * UNIT : wanted_weight);
         bound = max(bound, key_of(head));
         if (!top_k) {
             float least = (1.0f - row.top_p) * ((float)whole / (float)UNIT) * (0.5f / VOCAB);
@@ -344,44 +463,9 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     bound -= bound == order(0.0f);  // heads have no -0
     low = (u64)bound << 32 | LAST;
 
-    // List what reaches it: first the groups of sixteen, whose logits lie as `sample` has read them.
-    __syncthreads();
-    if (threadIdx.x == 0) small.count = 0;
-    __syncthreads();
-    float bound_logit = unorder(bound);
-    for (u32 start = 4 * threadIdx.x; start < HEADS; start += 4 * THREADS) {
-        float4 x = load_logits(heads, start, HEADS);
-        const float four[4] = {x.x, x.y, x.z, x.w};
-        u32 members = 0;
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) members |= (u32)(four[i] >= bound_logit) << i;
-        if (members == 0 || *(volatile u32 *)&small.count > LISTED) continue;
-        u32 at = atomicAdd(&small.count, __popc(members));
-        for (u32 i = 0; i < 4; i++) {
-            if (!(members >> i & 1)) continue;
-            if (at < LISTED) small.groups[at] = (u16)(start + i);
-            at++;
-        }
-    }
-    __syncthreads();
-    u32 groups = small.count;
-    Source source = {from, 0, VOCAB};
-    if (groups <= LISTED) {
-        __syncthreads();
-        if (threadIdx.x == 0) small.count = 0;
-        __syncthreads();
-        for (u32 i = threadIdx.x; i < 4 * groups; i += THREADS) {
-            u32 group = small.groups[i / 4], token = group / HEADS_PER_SLICE * SLICE + 4 * (group % HEADS_PER_SLICE + HEADS_PER_SLICE * (i % 4));
-            float4 x = load_logits(from, token);
-            const u64 places[4] = {Source::place(x.x, token), Source::place(x.y, token + 1), Source::place(x.z, token + 2), Source::place(x.w, token + 3)};
-            u32 members = 0;
-#pragma unroll
-            for (u32 j = 0; j < 4; j++) members |= (u32)(places[j] >= low) << j;
-            append(0, LISTED, places, members);
-        }
-        __syncthreads();
-        if (small.count <= LISTED) source = {nullptr, 0, small.count};
-    }
+    // The blocks of a cluster have come here with the same; a list is for one of them.
+    Source source = list_from(heads, from, low);
+    if (!source.values && block_of_cluster() > 0) return;
 
     u64 threshold = low;  // kept are the places from here
     if (top_k) threshold = max(threshold, cut<false>(source, low, high, ONE, row.top_k * UNIT));
@@ -391,7 +475,8 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     threshold = max(threshold, (u64)min_p_key << 32);
     double share = uniform(row.seed, row.sequence, row.position);
     u64 drawn = cut<true>(source, LAST, FULL, weights, 0, share, threshold);
-    if (threadIdx.x == 0) {
+    if (source.together) cluster_sync();  // nobody leaves whose memory is read
+    if (threadIdx.x == 0 && block_of_cluster() == 0) {
         u32 token = token_of(drawn);
         sampled[row.slot] = token;
         results[r].token = token;

@@ -125,13 +125,20 @@ def host(raw, row, adjustments=(), last_token=None):
 # ---- The device ----
 
 programs = {}
+clusters = int(gpu.arch.strip("sma_")) >= 90
 
 
-def program(vocab, stride):
-    if (vocab, stride) not in programs:
-        defines = {"VOCAB": vocab, "STRIDE": stride}
-        programs[vocab, stride] = [gpu.function(launch.compile(f"sample/{n}.cu", defines, gpu.arch), n, s) for n, s in (("sample", 0), ("filter", 65536))]
-    return programs[vocab, stride]
+def program(vocab, stride, blocks):
+    for key, source, name, shared in (((vocab, stride), "sample/sample.cu", "sample", 0), ((vocab, stride, blocks), "sample/filter.cu", "filter", 65536)):
+        if key not in programs:
+            defines = {"VOCAB": vocab, "STRIDE": stride} | ({"BLOCKS": blocks} if len(key) == 3 else {})
+            programs[key] = gpu.function(launch.compile(source, defines, gpu.arch), name, shared)
+    return programs[vocab, stride], programs[vocab, stride, blocks]
+
+
+def blocks_for(rows):
+    """As many as leave no multiprocessor of 128 without work."""
+    return next((b for b in (8, 4, 2) if b * rows <= 128), 1) if clusters else 1
 
 
 def to_gpu(array):
@@ -142,9 +149,9 @@ def to_gpu(array):
 class Batch:
     """Device buffers for some rows; `logits` is a tensor [any][stride] on the GPU."""
 
-    def __init__(self, vocab, logits, rows, adjustments=None, sampled=None):
+    def __init__(self, vocab, logits, rows, adjustments=None, sampled=None, blocks=1):
+        self.blocks = blocks
         self.vocab, self.stride, self.count, self.slices = vocab, logits.shape[1], len(rows), -(-vocab // 8192)
-        self.functions = program(vocab, self.stride)
         self.logits, self.rows = logits, to_gpu(rows)
         self.adjustments = to_gpu(adjustments if adjustments is not None else np.zeros(1, ADJUSTMENT))
         self.sampled = sampled if sampled is not None else torch.full((len(rows) + 1,), -7, dtype=torch.int32, device="cuda")
@@ -155,8 +162,9 @@ class Batch:
 
     def launch(self, pdl=True):
         args = [self.results, self.sampled, self.logits, self.rows, self.adjustments, self.processed, self.partials, self.arrived, ("u32", self.count)]
-        gpu.launch(self.functions[0], (self.slices, self.count), 512, args, pdl=pdl)
-        gpu.launch(self.functions[1], self.count, 1024, args, shared=65536, pdl=pdl)
+        sample, choose = program(self.vocab, self.stride, self.blocks)
+        gpu.launch(sample, (self.slices, self.count), 512, args, pdl=pdl)
+        gpu.launch(choose, self.blocks * self.count, 1024, args, shared=65536, pdl=pdl)
 
     def run(self):
         self.launch()
@@ -184,7 +192,7 @@ def random_logits(count, vocab, stride=None, spread=3.0):
     return logits
 
 
-def compare(name, batch, rows, adjustments=None, last_tokens=None, lse=True):
+def compare(name, batch, rows, adjustments=None, last_tokens=None, lse=True, blocks=()):
     results, raw = batch.run(), batch.logits[:, : batch.vocab].cpu().numpy()
     sampled = batch.sampled.cpu().numpy()
     wrong, close = [], 0
@@ -204,6 +212,9 @@ def compare(name, batch, rows, adjustments=None, last_tokens=None, lse=True):
             want = x.max() + np.log(np.exp(x - x.max()).sum())
             if abs(got["lse"] - want) > 3e-6 * max(1, abs(want)) or got["logit"] != raw[row["logits"]][got["token"]]:
                 wrong.append((r, "logit or log-sum-exp", got, want))
+    for batch.blocks in blocks if clusters else ():
+        if batch.run().tobytes() != results.tobytes():
+            wrong.append(f"other results of {batch.blocks} blocks")
     case(name, not wrong and close <= 1, f"{len(rows)} rows, {close} at a boundary {wrong[:2] if wrong else ''}")
 
 
@@ -270,7 +281,7 @@ def shapes(vocab):
     for kind in SHAPES:
         rows = new_rows(12, temperature=[0.8, 1, 1, 0.8, 1.5, 1, 0.7, 1, 1, 1, 2, 1], top_p=[0.9, 0.5, 0.95, 1, 1, 1, 0.9, 0.8, 0.99, 1, 0.999, 0.3],
                         top_k=[0, 0, 0, 50, 1, 3000, 50, 20000, 300, 0, 0, 0], min_p=[0, 0, 0.1, 0, 0, 0, 0.05, 0, 0, 0.1, 0, 0])
-        compare(f"{kind}, {vocab}", Batch(vocab, shaped(kind, 12, vocab), rows), rows)
+        compare(f"{kind}, {vocab}", Batch(vocab, shaped(kind, 12, vocab), rows), rows, blocks=(8, 2))
 
 
 def ties():
@@ -377,7 +388,7 @@ def timings():
             line = []
             for count in (1, 64, 256):
                 rows = new_rows(count, **fields)
-                batches = [Batch(vocab, shaped(kind, count, vocab), rows, adjustments) for _ in range(3)]
+                batches = [Batch(vocab, shaped(kind, count, vocab), rows, adjustments, blocks=blocks_for(count)) for _ in range(3)]
                 line.append(median_us(torch, lambda: [b.launch() for b in batches * 2], replays=9) / 6)
             print(f"{name:28} {kind:15}" + "".join(f"{us:10.2f}" for us in line), flush=True)
 
