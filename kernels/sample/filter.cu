@@ -10,7 +10,7 @@
 // too many tokens reach the bound is searched itself.
 //
 // Macros: those of `sample`; BLOCKS (default 1): as many blocks, a cluster, search a row; above 1 for few rows, on sm_90 and later. The token is the
-// same whatever it is. Layouts: see `sample`. Grid: BLOCKS * rows. Block: 1024. Dynamic shared memory: 65536 bytes.
+// same whatever it is. Layouts: see `sample`. Grid: (BLOCKS, rows). Block: 1024. Dynamic shared memory: 65536 bytes.
 #include "common/ptx.cuh"
 #include "sample/row.cuh"
 
@@ -416,7 +416,7 @@ __cluster_dims__(BLOCKS, 1, 1)
 filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow *sample_rows, const Adjustment *adjustments,
        const float *processed, const Partial *partials, const u32 *arrived, u32 rows) {
     pdl_launch();
-    u32 r = blockIdx.x / BLOCKS, lane = threadIdx.x % 32;
+    u32 r = blockIdx.y, lane = threadIdx.x % 32;
     if (r >= rows) return;
     for (u32 i = threadIdx.x; i < BINS * COPIES / 4; i += THREADS) large->low[i] = large->high[i] = make_uint4(0, 0, 0, 0);
     if (threadIdx.x == 0) small.count = 0;

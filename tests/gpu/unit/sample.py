@@ -164,7 +164,7 @@ class Batch:
         args = [self.results, self.sampled, self.logits, self.rows, self.adjustments, self.processed, self.partials, self.arrived, ("u32", self.count)]
         sample, choose = program(self.vocab, self.stride, self.blocks)
         gpu.launch(sample, (self.slices, self.count), 512, args, pdl=pdl)
-        gpu.launch(choose, self.blocks * self.count, 1024, args, shared=65536, pdl=pdl)
+        gpu.launch(choose, (self.blocks, self.count), 1024, args, shared=65536, pdl=pdl)
 
     def run(self):
         self.launch()
