@@ -89,7 +89,9 @@ __device__ __forceinline__ void write_in(u32, u64 &own, u64 value) { own = value
 struct Source {
     const float *values;
     u32 list, count;
-    bool together;  // the blocks of the cluster have a part each; else this block has all
+    bool shared;  // the blocks of the cluster have a part each; else this block has all
+
+    __device__ __forceinline__ bool together() const { return BLOCKS > 1 && shared; }
 
     // Those in an interval, and more: four places at a time, lower ones than all tokens' where there is nothing.
     template <class Body>
@@ -106,7 +108,7 @@ struct Source {
         bool ids = key_of(low) == key_of(high);
         u32 first = ids ? token_of(high) : 0, end = ids ? min(token_of(low) + 1, count) : count;
         u32 thread = threadIdx.x, threads = THREADS;
-        if (together) thread += block_of_cluster() * THREADS, threads *= BLOCKS;
+        if (together()) thread += block_of_cluster() * THREADS, threads *= BLOCKS;
         for (u32 start = (first & ~3u) + 4 * thread; start < end; start += 16 * threads) {
             float4 x[4];
 #pragma unroll
@@ -217,7 +219,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
     };
     u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     u32 copies = shared_address(large->low) + 4 * (thread % COPIES);
-    const bool together = BLOCKS > 1 && source.together;
+    const bool cluster = source.together();
     __syncthreads();
     while (source.values || source.count > RANKED) {
         Bins bins(low, high);
@@ -262,7 +264,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
             }
         }
         if (thread == 0) small.count = 0;
-        if (together) {
+        if (source.together()) {
             if (thread < BINS) small.bins[thread] = mine;
             cluster_sync();
             mine = 0;
@@ -275,7 +277,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         scanned += __shfl_sync(FULL, warps, (warp + 31) % 32) * (warp > 0);
         want(total);
         if (wanted > total) {
-            if (together) cluster_sync();  // the others have read the sums
+            if (source.together()) cluster_sync();  // the others have read the sums
             return 0;
         }
         if (scanned - mine < wanted && wanted <= scanned) small.bin = thread, small.before = scanned - mine;
@@ -301,7 +303,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         __syncthreads();
         low = ~warp_max(~small.lowest[lane]), high = warp_max(small.highest[lane]);
         u32 count = small.count;
-        if (source.values && together) {
+        if (source.together()) {
             // The leader lists what the blocks have listed, one after the other, and goes on alone.
             if (thread == 0) small.lowest_of_block = low, small.highest_of_block = high;
             cluster_sync();
@@ -344,13 +346,13 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         if (before < wanted && wanted <= before + small.amounts[i]) small.found = own;
     }
     __syncthreads();
-    if (together) cluster_sync();
-    return together ? read_in(0, small.found) : small.found;
+    if (cluster) cluster_sync();
+    return cluster ? read_in(0, small.found) : small.found;
 }
 
 // The tokens from place `low` on, found by the heads that reach it; or the whole row if they are too many. All threads come here.
 __device__ __forceinline__ Source list_from(const float *heads, const float *row, u64 low) {
-    const Source whole = {row, 0, VOCAB, BLOCKS > 1};
+    const Source whole = {row, 0, VOCAB, true};
     float bound = unorder(key_of(low));
     __syncthreads();
     if (threadIdx.x == 0) small.count = 0;
@@ -475,7 +477,7 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     threshold = max(threshold, (u64)min_p_key << 32);
     double share = uniform(row.seed, row.sequence, row.position);
     u64 drawn = cut<true>(source, LAST, FULL, weights, 0, share, threshold);
-    if (source.together) cluster_sync();  // nobody leaves whose memory is read
+    if (source.together()) cluster_sync();  // nobody leaves whose memory is read
     if (threadIdx.x == 0 && block_of_cluster() == 0) {
         u32 token = token_of(drawn);
         sampled[row.slot] = token;

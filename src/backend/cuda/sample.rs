@@ -175,7 +175,7 @@ pub(super) fn calls(logits: Operand, arch: Arch, rows: usize) -> [Call; 2] {
     let spec = |source, entry| KernelSpec::new(source, entry).define("VOCAB", vocab);
     let sample = spec("sample/sample.cu", "sample");
     let blocks = blocks(arch, rows);
-    let filter = spec("sample/filter.cu", "filter").define("BLOCKS", blocks as usize);
+    let filter = spec("sample/filter.cu", "filter").define("BLOCKS", blocks);
     [
         Call::new(sample, 512, Grid::Y { x: slices, per: 1 }, Count::LogitRows, args.clone()),
         Call::new(filter, 1024, Grid::Rows { x: blocks }, Count::LogitRows, args).shared(FILTER_BYTES),
