@@ -52,12 +52,14 @@ struct alignas(16) Partial {
     float raw_max;   // before adjustments
     float raw_sum;   // of exp(logit - raw_max)
     u32 broken;      // a logit is NaN or +inf
-    u32 unused;
+    float smallest;  // processed logit that is not -inf, else +inf; of rows with top-k, top-p or min-p
 };
 
 // A row is cut into slices of SLICE logits; thread t of 512 holds the four from 4 (t + 512 v), v = 0..3.
 constexpr u32 SLICE = 8192;
 constexpr u32 SLICES = (VOCAB + SLICE - 1) / SLICE;
+// The largest processed logit of each thread's sixteen is a head: HEADS floats a row, slice by slice, behind the partials of all rows.
+constexpr u32 HEADS_PER_SLICE = 512, HEADS = SLICES * HEADS_PER_SLICE;
 #ifndef STRIDE
 #define STRIDE VOCAB
 #endif
@@ -69,22 +71,23 @@ __device__ __forceinline__ bool is_filtered(const SampleRow &row) {
     return row.temperature > 0.0f && (top_k || row.top_p < 1.0f || row.min_p > 0.0f);
 }
 
-// Four logits from `token` (a multiple of 4), -inf past the end. 16 bytes wide when all rows start at multiples of that. Through L2 alone:
+// Four logits from `token` (a multiple of 4), -inf from `end` on. 16 bytes wide when all rows start at multiples of that. Through L2 alone:
 // other blocks may have written them, and none is read twice soon.
-__device__ __forceinline__ float4 load_logits(const float *row, u32 token) {
+__device__ __forceinline__ float4 load_logits(const float *row, u32 token, u32 end = VOCAB) {
     float4 x = make_float4(MINUS_INFINITY, MINUS_INFINITY, MINUS_INFINITY, MINUS_INFINITY);
-    if (STRIDE % 4 == 0 && token < VOCAB) {
+    if (STRIDE % 4 == 0 && token < end) {
         x = __ldcg((const float4 *)(row + token));
-    } else if (token < VOCAB) {
+    } else if (token < end) {
         x.x = __ldcg(row + token);
-        if (token + 1 < VOCAB) x.y = __ldcg(row + token + 1);
-        if (token + 2 < VOCAB) x.z = __ldcg(row + token + 2);
-        if (token + 3 < VOCAB) x.w = __ldcg(row + token + 3);
+        if (token + 1 < end) x.y = __ldcg(row + token + 1);
+        if (token + 2 < end) x.z = __ldcg(row + token + 2);
+        if (token + 3 < end) x.w = __ldcg(row + token + 3);
     }
+    if (STRIDE % 4 == 0 && VOCAB % 4 == 0) return x;  // `end` is VOCAB or a multiple of 4
     // Padding between VOCAB and STRIDE holds anything.
-    if (token + 1 >= VOCAB) x.y = MINUS_INFINITY;
-    if (token + 2 >= VOCAB) x.z = MINUS_INFINITY;
-    if (token + 3 >= VOCAB) x.w = MINUS_INFINITY;
+    if (token + 1 >= end) x.y = MINUS_INFINITY;
+    if (token + 2 >= end) x.z = MINUS_INFINITY;
+    if (token + 3 >= end) x.w = MINUS_INFINITY;
     return x;
 }
 
@@ -118,6 +121,11 @@ __device__ __forceinline__ u64 weight(float x, float max, float scale) {
     u32 bits = __float_as_uint(exp2_fast((x - max) * scale));  // at most 1: the exponent is at most 127
     u64 mantissa = (u64)((bits & 0x7fffff) | 0x800000) << 21;
     return mantissa >> min(127 - (bits >> 23), 63u);
+}
+
+// By how much the weights of a slice, which are against its own maximum, count in its row.
+__device__ __forceinline__ double share_of(const Partial &part, float max, float scale) {
+    return exp2_fast((best_logit(part.best) - max) * scale);
 }
 
 // ---- Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011): 53 random bits as a number in [0, 1) ----

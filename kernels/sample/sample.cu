@@ -7,7 +7,7 @@
 //
 // Macros: VOCAB; STRIDE between rows of `logits` and of `processed` (default VOCAB).
 // Layouts: results [rows]; sampled [slots]; logits [any][STRIDE] f32; row [rows]; adjustments [any]; processed [rows][STRIDE] f32, written for
-//   rows with adjustments only; partials [rows][SLICES]; arrived [rows], zero before the first launch, left at zero.
+//   rows with adjustments only; partials [rows][SLICES], then heads [rows][HEADS] f32; arrived [rows], zero before the first launch, left at zero.
 //   No row's `slot` is another row's `last` in the same launch.
 // Grid: (SLICES = ceil(VOCAB / 8192), rows). Block: 512. No dynamic shared memory. When STRIDE is a multiple of 4, logits and processed are
 // aligned to 16 bytes; the structures always are.
@@ -108,10 +108,6 @@ __device__ bool pick(const float4 (&x)[4], float max, float scale, u64 target, u
     return found;
 }
 
-__device__ __forceinline__ double share_of(const Partial &part, float max, float scale) {
-    return exp2_fast((best_logit(part.best) - max) * scale);
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow *sample_rows, const Adjustment *adjustments, float *processed,
        Partial *partials, u32 *arrived, u32 rows) {
@@ -119,7 +115,7 @@ sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     u32 r = blockIdx.y, begin = blockIdx.x * SLICE;
     if (r >= rows) return;
     __shared__ u64 shared_max[2][WARPS], shared_weight[WARPS];
-    __shared__ float shared_sum[WARPS];
+    __shared__ float shared_sum[WARPS], shared_min[WARPS];
     __shared__ u32 is_last;
     pdl_wait();
     const SampleRow &row = sample_rows[r];
@@ -129,7 +125,7 @@ sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     float4 x[4];
 #pragma unroll
     for (u32 v = 0; v < 4; v++) x[v] = load_logits(raw, begin + 4 * (threadIdx.x + THREADS * v));
-    u64 best = block_max(best_in(x, begin), shared_max[0]);
+    u64 own = best_in(x, begin), best = block_max(own, shared_max[0]);
     bool broken = best == BROKEN;
     float raw_max = best_logit(best), raw_sum = 0.0f;
 #pragma unroll
@@ -157,8 +153,21 @@ sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
         adjust(changed, row, adjustments, sampled, begin);
 #pragma unroll
         for (u32 v = 0; v < 4; v++) x[v] = load_logits(changed, begin + 4 * (threadIdx.x + THREADS * v));
-        best = block_max(best_in(x, begin), shared_max[1]);
+        own = best_in(x, begin);
+        best = block_max(own, shared_max[1]);
         from = changed;
+    }
+    bool filtered = is_filtered(row);
+    float smallest = INFINITY;
+    if (filtered) {
+        float *heads = (float *)(partials + (u64)rows * SLICES) + (u64)r * HEADS;
+        heads[blockIdx.x * HEADS_PER_SLICE + threadIdx.x] = best_logit(own);
+#pragma unroll
+        for (u32 v = 0; v < 4; v++) {
+            const float values[4] = {x[v].x, x[v].y, x[v].z, x[v].w};
+            for (float value : values) smallest = value > MINUS_INFINITY ? fminf(smallest, value) : smallest;
+        }
+        for (u32 step = 16; step > 0; step /= 2) smallest = fminf(smallest, __shfl_xor_sync(0xffffffffu, smallest, step));
     }
 
     // Sums over this slice, against its own maximum.
@@ -170,12 +179,12 @@ sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     }
     weights = warp_sum(weights);
     raw_sum = warp_sum(raw_sum);
-    if (threadIdx.x % 32 == 0) shared_weight[threadIdx.x / 32] = weights, shared_sum[threadIdx.x / 32] = raw_sum;
+    if (threadIdx.x % 32 == 0) shared_weight[threadIdx.x / 32] = weights, shared_sum[threadIdx.x / 32] = raw_sum, shared_min[threadIdx.x / 32] = smallest;
     __syncthreads();
     if (threadIdx.x == 0) {
         weights = 0, raw_sum = 0.0f;
-        for (u32 w = 0; w < WARPS; w++) weights += shared_weight[w], raw_sum += shared_sum[w];
-        partials[r * SLICES + blockIdx.x] = Partial{best, weights, raw_max, raw_max > MINUS_INFINITY ? raw_sum : 0.0f, broken, 0};
+        for (u32 w = 0; w < WARPS; w++) weights += shared_weight[w], raw_sum += shared_sum[w], smallest = fminf(smallest, shared_min[w]);
+        partials[r * SLICES + blockIdx.x] = Partial{best, weights, raw_max, raw_max > MINUS_INFINITY ? raw_sum : 0.0f, broken, smallest};
         __threadfence();
         // Wraps to zero at the last arrival: ready for the next launch.
         is_last = atomicInc(&arrived[r], SLICES - 1) == SLICES - 1;
@@ -198,7 +207,7 @@ sample(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     float max = best_logit(best);
     u32 status = broken ? SAMPLE_NOT_A_NUMBER : max == MINUS_INFINITY ? SAMPLE_NO_TOKEN : SAMPLE_OK;
     u32 token = status == SAMPLE_OK ? best_token(best) : 0;
-    bool filtered = is_filtered(row), writer = threadIdx.x == 0;
+    bool writer = threadIdx.x == 0;
     if (status == SAMPLE_OK && row.temperature > 0.0f && !filtered) {
         // A slice's weights count by how far its maximum lies below the row's.
         double total = 0.0, end = 0.0, before = 0.0;

@@ -97,7 +97,7 @@ impl Selector<'_> {
         let works = self.works(size.chosen_for);
         let workspace = Workspace::new(&works, limits);
         let calls = works.works.iter().flat_map(|work| self.calls(limits, work, size)).collect();
-        let sampling = sample::calls(works.logits);
+        let sampling = sample::calls(works.logits, self.target.arch, size.chosen_for);
         Class { tokens: size.most, works, workspace, calls, sampling }
     }
 

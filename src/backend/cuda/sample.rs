@@ -1,6 +1,7 @@
 //! Sampling on the device: the structs that its kernels read and write, and their calls.
 
 use super::call::{Arg, Call, Count, Grid, Input, Shared};
+use super::driver::Arch;
 use super::kernel::KernelSpec;
 use super::work::Operand;
 use crate::backend::{Adjustment, Batch, Change};
@@ -9,6 +10,8 @@ use crate::backend::{Adjustment, Batch, Change};
 const SLICE: usize = 8192;
 /// Bytes of a slice's finding.
 const PARTIAL_BYTES: usize = 32;
+/// Bytes of a slice's heads: an f32 for each thread of its block.
+const HEADS_BYTES: usize = 512 * 4;
 /// Dynamic shared memory of the filtering kernel.
 const FILTER_BYTES: u32 = 65536;
 /// Most adjustments of one step.
@@ -143,8 +146,19 @@ pub(super) fn is_filtered(batch: &Batch, vocab: usize) -> bool {
     })
 }
 
-/// The kernel that finishes plain rows, and the one that finishes filtered ones.
-pub(super) fn calls(logits: Operand) -> [Call; 2] {
+/// Blocks that search a row together, for steps of about as many rows: while multiprocessors would have no work otherwise.
+fn blocks(arch: Arch, rows: usize) -> u32 {
+    match rows {
+        _ if !arch.is_hopper_or_later() => 1,
+        0..=16 => 8,
+        17..=32 => 4,
+        33..=64 => 2,
+        _ => 1,
+    }
+}
+
+/// The kernel that finishes plain rows, and the one that finishes filtered ones; chosen for `rows`.
+pub(super) fn calls(logits: Operand, arch: Arch, rows: usize) -> [Call; 2] {
     let vocab = logits.columns;
     let args = vec![
         Arg::Shared(Shared::Results),
@@ -160,10 +174,11 @@ pub(super) fn calls(logits: Operand) -> [Call; 2] {
     let slices = vocab.div_ceil(SLICE) as u32;
     let spec = |source, entry| KernelSpec::new(source, entry).define("VOCAB", vocab);
     let sample = spec("sample/sample.cu", "sample");
-    let filter = spec("sample/filter.cu", "filter");
+    let blocks = blocks(arch, rows);
+    let filter = spec("sample/filter.cu", "filter").define("BLOCKS", blocks);
     [
         Call::new(sample, 512, Grid::Y { x: slices, per: 1 }, Count::LogitRows, args.clone()),
-        Call::new(filter, 1024, Grid::X { per: 1, y: 1 }, Count::LogitRows, args).shared(FILTER_BYTES),
+        Call::new(filter, 1024, Grid::Rows { x: blocks }, Count::LogitRows, args).shared(FILTER_BYTES),
     ]
 }
 
@@ -173,7 +188,7 @@ pub(super) fn memory(vocab: usize, rows: usize, slots: usize) -> [(Shared, usize
         (Shared::Results, rows * size_of::<SampleResult>()),
         (Shared::Sampled, slots * 4),
         (Shared::Processed, rows * vocab * 4),
-        (Shared::Slices, rows * vocab.div_ceil(SLICE) * PARTIAL_BYTES),
+        (Shared::Slices, rows * vocab.div_ceil(SLICE) * (PARTIAL_BYTES + HEADS_BYTES)),
         (Shared::Arrived, rows * 4),
     ]
 }

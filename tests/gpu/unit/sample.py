@@ -86,7 +86,7 @@ def process(raw, row, adjustments, last_token):
 
 
 def kept(logits, row):
-    """Ids that the filters keep, ascending, and their weights."""
+    """Ids that the filters keep, ascending, their weights, and how far top-p's boundary is from another choice."""
     ids = np.nonzero(logits != -np.inf)[0]
     bits = logits[ids].view(np.int32).astype(np.int64)
     total_order = np.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
@@ -94,14 +94,16 @@ def kept(logits, row):
     if 0 < row["top_k"] < len(ids):
         ids = ids[: row["top_k"]]
     weights = np.exp((logits[ids].astype(np.float64) - np.float64(logits.max())) / np.float64(row["temperature"]))
+    edge = 1.0
     if row["top_p"] < 1:
+        edge = float(np.abs(np.cumsum(weights) / weights.sum() - np.float64(row["top_p"])).min())
         reached = np.nonzero(np.cumsum(weights) >= np.float64(row["top_p"]) * weights.sum())[0]
         if len(reached):
             ids, weights = ids[: reached[0] + 1], weights[: reached[0] + 1]
     stay = weights >= np.float64(row["min_p"])
     ids, weights = ids[stay], weights[stay]
     back = np.argsort(ids)
-    return ids[back], weights[back]
+    return ids[back], weights[back], edge
 
 
 def host(raw, row, adjustments=(), last_token=None):
@@ -113,23 +115,30 @@ def host(raw, row, adjustments=(), last_token=None):
             return 0, 2, 1.0
     if row["temperature"] == 0:
         return int(np.argmax(logits)), 0, 1.0
-    ids, weights = kept(logits, row)
+    ids, weights, edge = kept(logits, row)
     cumulative = np.cumsum(weights)
     target = uniform(row) * weights.sum()
     at = min(int(np.searchsorted(cumulative, target, side="right")), len(ids) - 1)
-    return int(ids[at]), 0, float(np.abs(cumulative - target).min() / cumulative[-1])
+    return int(ids[at]), 0, min(edge, float(np.abs(cumulative - target).min() / cumulative[-1]))
 
 
 # ---- The device ----
 
 programs = {}
+clusters = int(gpu.arch.strip("sma_")) >= 90
 
 
-def program(vocab, stride):
-    if (vocab, stride) not in programs:
-        defines = {"VOCAB": vocab, "STRIDE": stride}
-        programs[vocab, stride] = [gpu.function(launch.compile(f"sample/{n}.cu", defines, gpu.arch), n, s) for n, s in (("sample", 0), ("filter", 65536))]
-    return programs[vocab, stride]
+def program(vocab, stride, blocks):
+    for key, source, name, shared in (((vocab, stride), "sample/sample.cu", "sample", 0), ((vocab, stride, blocks), "sample/filter.cu", "filter", 65536)):
+        if key not in programs:
+            defines = {"VOCAB": vocab, "STRIDE": stride} | ({"BLOCKS": blocks} if len(key) == 3 else {})
+            programs[key] = gpu.function(launch.compile(source, defines, gpu.arch), name, shared)
+    return programs[vocab, stride], programs[vocab, stride, blocks]
+
+
+def blocks_for(rows):
+    """As many as leave no multiprocessor of 128 without work."""
+    return next((b for b in (8, 4, 2) if b * rows <= 128), 1) if clusters else 1
 
 
 def to_gpu(array):
@@ -140,21 +149,22 @@ def to_gpu(array):
 class Batch:
     """Device buffers for some rows; `logits` is a tensor [any][stride] on the GPU."""
 
-    def __init__(self, vocab, logits, rows, adjustments=None, sampled=None):
+    def __init__(self, vocab, logits, rows, adjustments=None, sampled=None, blocks=1):
+        self.blocks = blocks
         self.vocab, self.stride, self.count, self.slices = vocab, logits.shape[1], len(rows), -(-vocab // 8192)
-        self.functions = program(vocab, self.stride)
         self.logits, self.rows = logits, to_gpu(rows)
         self.adjustments = to_gpu(adjustments if adjustments is not None else np.zeros(1, ADJUSTMENT))
         self.sampled = sampled if sampled is not None else torch.full((len(rows) + 1,), -7, dtype=torch.int32, device="cuda")
         self.results = torch.full(((len(rows) + 1) * 16,), 0xA5, dtype=torch.uint8, device="cuda")
         self.processed = torch.full((len(rows) if (rows["adjustment_count"] > 0).any() or (rows["last"] >= 0).any() else 1, self.stride), math.nan, device="cuda")
-        self.partials = torch.full((len(rows) * self.slices * 32,), 0xFF, dtype=torch.uint8, device="cuda")
+        self.partials = torch.full((len(rows) * self.slices * (32 + 2048),), 0xFF, dtype=torch.uint8, device="cuda")
         self.arrived = torch.zeros(len(rows), dtype=torch.int32, device="cuda")
 
     def launch(self, pdl=True):
         args = [self.results, self.sampled, self.logits, self.rows, self.adjustments, self.processed, self.partials, self.arrived, ("u32", self.count)]
-        gpu.launch(self.functions[0], (self.slices, self.count), 512, args, pdl=pdl)
-        gpu.launch(self.functions[1], self.count, 1024, args, shared=65536, pdl=pdl)
+        sample, choose = program(self.vocab, self.stride, self.blocks)
+        gpu.launch(sample, (self.slices, self.count), 512, args, pdl=pdl)
+        gpu.launch(choose, (self.blocks, self.count), 1024, args, shared=65536, pdl=pdl)
 
     def run(self):
         self.launch()
@@ -182,7 +192,7 @@ def random_logits(count, vocab, stride=None, spread=3.0):
     return logits
 
 
-def compare(name, batch, rows, adjustments=None, last_tokens=None, lse=True):
+def compare(name, batch, rows, adjustments=None, last_tokens=None, lse=True, blocks=()):
     results, raw = batch.run(), batch.logits[:, : batch.vocab].cpu().numpy()
     sampled = batch.sampled.cpu().numpy()
     wrong, close = [], 0
@@ -202,6 +212,9 @@ def compare(name, batch, rows, adjustments=None, last_tokens=None, lse=True):
             want = x.max() + np.log(np.exp(x - x.max()).sum())
             if abs(got["lse"] - want) > 3e-6 * max(1, abs(want)) or got["logit"] != raw[row["logits"]][got["token"]]:
                 wrong.append((r, "logit or log-sum-exp", got, want))
+    for batch.blocks in blocks if clusters else ():
+        if batch.run().tobytes() != results.tobytes():
+            wrong.append(f"other results of {batch.blocks} blocks")
     case(name, not wrong and close <= 1, f"{len(rows)} rows, {close} at a boundary {wrong[:2] if wrong else ''}")
 
 
@@ -226,6 +239,49 @@ def flat():
     compare("flat rows, too many candidates", Batch(128256, random_logits(6, 128256), rows), rows)
     rows = new_rows(6, temperature=[1, 1e-30, 1e-42, 3, 1, 1], top_p=[1, 0.5, 1, 1e-12, 1 - 2**-24, 1], min_p=[1, 0, 0.5, 0, 0, 1e-30], top_k=[0, 0, 3, 0, 0, 0])
     compare("extreme parameters", Batch(32000, random_logits(6, 32000), rows), rows)
+
+
+def shaped(kind, count, vocab):
+    """Rows whose logits are spread in one way or another."""
+    def tokens(n):
+        return torch.arange(count)[:, None], torch.from_numpy(random.integers(0, vocab, (count, n)))
+
+    logits = random_logits(count, vocab, spread=2.5)
+    if kind == "peaked":  # a few likely tokens, as a language model has them
+        logits[tokens(40)] += 9
+    elif kind == "flat":
+        logits *= 0.004
+    elif kind == "flat, outliers":
+        logits *= 0.0001
+        logits[tokens(3)] += 8
+    elif kind == "one-hot":
+        logits[:] = 0
+        logits[tokens(1)] = 30
+    elif kind == "all equal":
+        logits[:] = 1.25
+    elif kind == "two values":
+        logits[:] = (logits > 2).float()
+    elif kind == "bf16":
+        logits = logits.bfloat16().float()
+    elif kind == "zeros":  # of both signs
+        logits[:] = torch.where(logits > 0, 0.0, -0.0)
+    elif kind == "tiny":
+        logits *= 1e-39
+    elif kind == "huge":
+        logits = torch.sign(logits) * (10 ** (logits * 3)).clamp_max(1e38)
+    else:
+        assert kind == "heavy tail"
+    return logits
+
+
+SHAPES = ("peaked", "heavy tail", "flat", "flat, outliers", "one-hot", "all equal", "two values", "bf16", "zeros", "tiny", "huge")
+
+
+def shapes(vocab):
+    for kind in SHAPES:
+        rows = new_rows(12, temperature=[0.8, 1, 1, 0.8, 1.5, 1, 0.7, 1, 1, 1, 2, 1], top_p=[0.9, 0.5, 0.95, 1, 1, 1, 0.9, 0.8, 0.99, 1, 0.999, 0.3],
+                        top_k=[0, 0, 0, 50, 1, 3000, 50, 20000, 300, 0, 0, 0], min_p=[0, 0, 0.1, 0, 0, 0, 0.05, 0, 0, 0.1, 0, 0])
+        compare(f"{kind}, {vocab}", Batch(vocab, shaped(kind, 12, vocab), rows), rows, blocks=(8, 2))
 
 
 def ties():
@@ -295,7 +351,7 @@ def chi_square(vocab, draws=20000):
         rows = new_rows(draws, temperature=1.2, seed=random.integers(0, 2**63), sequence=5, position=np.arange(draws), **fields)
         rows["logits"] = 0
         tokens = Batch(vocab, logits, rows).run()["token"]
-        ids, weights = kept(raw, rows[0])
+        ids, weights, _ = kept(raw, rows[0])
         expected, seen = draws * weights / weights.sum(), np.bincount(tokens, minlength=vocab)
         outside = draws - seen[ids].sum()
         statistic, freedom = float(((seen[ids] - expected) ** 2 / expected)[expected > 5].sum()), int((expected > 5).sum()) - 1
@@ -320,19 +376,21 @@ def independence():
 
 def timings():
     vocab, peak = 128256, 4.6e12 if "H200" in torch.cuda.get_device_name() else 2.95e12
-    print(f"{'sample, 128256 logits':28} {'rows':>5} {'us':>8} {'floor us':>9}")
-    for count in (1, 64, 256):
-        sets = [random_logits(count, vocab, spread=2.5) for _ in range(3)]
-        for logits in sets:  # a few likely tokens, as a language model has them
-            logits[torch.arange(count)[:, None], torch.randint(0, vocab, (count, 40), device="cuda").cpu()] += 9
-        adjustments = np.array([(t, 1, 1, 0) for t in random.permutation(vocab)[:1000]], ADJUSTMENT)
-        for name, fields in {"greedy": {}, "temperature": {"temperature": 0.8}, "top-k 50": {"temperature": 0.8, "top_k": 50}, "top-p 0.9": {"temperature": 0.8, "top_p": 0.9},
-                             "k 50, p 0.9, min-p 0.05": {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "min_p": 0.05}, "top-p 0.99, T 1.5": {"temperature": 1.5, "top_p": 0.99},
-                             "greedy, 1000 penalties": {"adjustment_count": 1000, "repetition": 1.2}}.items():
-            rows = new_rows(count, **fields)
-            batches = [Batch(vocab, logits, rows, adjustments) for logits in sets]
-            us = median_us(torch, lambda: [b.launch() for b in batches * 4]) / 12
-            print(f"{name:28} {count:5} {us:8.2f} {count * vocab * 4 / peak * 1e6:9.2f}", flush=True)
+    adjustments = np.array([(t, 1, 1, 0) for t in random.permutation(vocab)[:1000]], ADJUSTMENT)
+    modes = {"greedy": {}, "temperature": {"temperature": 0.8}, "top-k 50": {"temperature": 0.8, "top_k": 50}, "top-p 0.9": {"temperature": 0.8, "top_p": 0.9},
+             "k 50, p 0.9, min-p 0.05": {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "min_p": 0.05}, "top-k 5000": {"temperature": 0.8, "top_k": 5000},
+             "min-p 0.1": {"temperature": 0.8, "min_p": 0.1}, "greedy, 1000 penalties": {"adjustment_count": 1000, "repetition": 1.2}}
+    shapes_of = {"top-k 50": ("peaked", "heavy tail", "flat", "all equal"), "top-p 0.9": SHAPES[:6]}
+    print(f"{'sample, 128256 logits, us':28} {'':15}" + "".join(f"{count:>10}" for count in (1, 64, 256)))
+    print(f"{'floor (one read)':44}" + "".join(f"{count * vocab * 4 / peak * 1e6:10.2f}" for count in (1, 64, 256)))
+    for name, fields in modes.items():
+        for kind in shapes_of.get(name, ("peaked",)):
+            line = []
+            for count in (1, 64, 256):
+                rows = new_rows(count, **fields)
+                batches = [Batch(vocab, shaped(kind, count, vocab), rows, adjustments, blocks=blocks_for(count)) for _ in range(3)]
+                line.append(median_us(torch, lambda: [b.launch() for b in batches * 2], replays=9) / 6)
+            print(f"{name:28} {kind:15}" + "".join(f"{us:10.2f}" for us in line), flush=True)
 
 
 if __name__ == "__main__":
@@ -344,6 +402,8 @@ if __name__ == "__main__":
     attempt("equality", lambda: equality(50257))
     attempt("equality", lambda: equality(128256, count=16))
     attempt("flat", flat)
+    for vocab in (3000, 128256):
+        attempt("shapes", lambda: shapes(vocab))
     attempt("ties", ties)
     for vocab in (24, 1001, 32000):
         attempt("penalties", lambda: penalties(vocab))
