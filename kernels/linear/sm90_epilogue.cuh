@@ -47,7 +47,7 @@ struct Epilogue {
     // y of the four sums d of two columns from `column` on: rows row0 (first two) and row0 + 8.
     __device__ __forceinline__ void finish(float (&y)[4], const float *d, u32 column, const float *scale, const float *bias,
                                            const float (&x_scale)[2]) const {
-        bool inside = N % WEIGHT_ROWS == 0 || column < N;
+        bool inside = N % (WEIGHT_ROWS * CLUSTER_N) == 0 || column < N;
         float2 s = make_float2(1.0f, 1.0f), b = make_float2(0.0f, 0.0f);
         if (E4M3 && !SCALE_BLOCK && inside) s = __ldg((const float2 *)(scale + column));
         if (BIAS && inside) b = __ldg((const float2 *)(bias + column));
