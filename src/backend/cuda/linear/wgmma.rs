@@ -58,7 +58,12 @@ impl Layer<'_> {
         let split =
             |tile: usize| (target.multiprocessors / columns.div_ceil(tile)).clamp(1, 4).min(self.k.div_ceil(512));
         let wide = columns >= 64 * target.multiprocessors;
+        // The scales of blocks take the registers that wider tiles need.
+        let narrow = self.has_block_scales();
         let (bm, bn, stages, split, cluster) = match rows {
+            0..=64 if wide && narrow => (64, 128, 8, 1, 1),
+            65..=128 if wide && narrow => (128, 128, 6, 1, 1),
+            129.. if narrow => (128, 128, 6, 1, 2),
             0..=64 if wide => (64, 256, 5, 1, 1),
             0..=64 => (64, 64, 12, split(64), 1),
             65..=128 if wide => (128, 256, 4, 1, 1),
@@ -95,7 +100,7 @@ impl Layer<'_> {
         let (shared, alone) = if form.share_x { (form.bm, weight_rows) } else { (weight_rows, form.bm) };
         let halves = form.bm == 64 && self.matrices() == 2;
         (!halves || form.bn.is_multiple_of(64))
-            && (!self.has_block_scales() || form.bn.is_power_of_two())
+            && (!self.has_block_scales() || matches!(form.bn, 32 | 64 | 128))
             && shared.is_multiple_of(8 * form.cluster)
             && alone.is_multiple_of(8)
             && self.k >= 512 * form.split

@@ -39,7 +39,7 @@ pub struct TuneSummary {
 
 /// A layer that computes so many rows by one of its candidates.
 struct Trial {
-    /// Index into [`Tuner::layers`].
+    /// Index into the plan's layers.
     layer: usize,
     rows: usize,
     tactic: Tactic,
@@ -105,7 +105,7 @@ impl<C: Compiler> Tuner<'_, C> {
         Ok(trials)
     }
 
-    /// The machine code of all trials, as far as there is any.
+    /// The machine code of all trials.
     fn compile(&self, trials: &[&Trial], report: Report<'_>) -> Result<Cubins> {
         let specs: BTreeSet<_> = trials.iter().filter_map(|trial| trial.call.spec()).collect();
         let specs: Vec<_> = specs.into_iter().cloned().collect();
