@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::serving::{alone, compare, requests};
-use common::{Random, engine, engine_with, tests_path};
+use common::{Random, engine, engine_of, engine_with, tests_path};
 use trtllm::backend::cpu::Isa;
-use trtllm::builder::BuildOptions;
-use trtllm::engine::Precision;
+use trtllm::builder::{BuildOptions, Source};
+use trtllm::engine::{Engine, Precision};
 use trtllm::executor::{ExecutorConfig, Input};
 
 const PROMPTS: usize = 40;
@@ -36,32 +38,101 @@ fn batches(precision: Precision) {
     assert!(cached_tokens > 0, "no prefix was ever found");
 }
 
+const WINDOW: usize = 24;
+
+/// The tiny model with a window in every layer: one KV group that slides.
+fn sliding() -> Arc<Engine> {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = tests_path("models/tiny");
+    std::fs::copy(tiny.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(tiny.join("config.json")).unwrap();
+    let sliding = format!("\"sliding_window\": {WINDOW}, \"vocab_size\"");
+    let config = config.replace("LlamaForCausalLM", "MistralForCausalLM").replace("\"vocab_size\"", &sliding);
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let options = BuildOptions { precision: Some(Precision::F32), ..BuildOptions::default() };
+    let engine = engine_with(folder.path(), &options);
+    let windows: Vec<_> = engine.plan().kv_groups.iter().map(|group| group.window).collect();
+    assert_eq!(windows, [Some(WINDOW)]);
+    engine
+}
+
+/// Made-up weights: two layers that see everything, two that slide, as two KV groups.
+fn half_sliding() -> Arc<Engine> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    let fields = format!(
+        r#"{{"architectures": ["Qwen2ForCausalLM"], "vocab_size": 1000, "hidden_size": 128, "intermediate_size": 256,
+        "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
+        "use_sliding_window": true, "sliding_window": {WINDOW}, "max_window_layers": 2}}"#
+    );
+    std::fs::write(&config, fields).unwrap();
+    let options = BuildOptions { precision: Some(Precision::F32), ..BuildOptions::default() };
+    let engine = engine_of(&Source::Dummy { config, seed: 3 }, &options);
+    let groups: Vec<_> = engine.plan().kv_groups.iter().map(|group| (group.layers.clone(), group.window)).collect();
+    assert_eq!(groups, [(vec![0, 1], None), (vec![2, 3], Some(WINDOW))]);
+    engine
+}
+
 /// Short prompts and long outputs, so that those who were admitted together outgrow the pool.
-fn preemptions(precision: Precision) {
-    let engine = engine("models/tiny", precision, &[]);
+fn preemptions(engine: &Arc<Engine>) {
     let mut random = Random(5);
     let mut requests = requests(12);
     for request in &mut requests {
         request.input = Input::Tokens(random.tokens(10));
         request.sampling.max_tokens = 44;
     }
-    let expected = alone(&engine, &requests, &two_threads());
+    let expected = alone(engine, &requests, &two_threads());
     for (prefix_reuse, max_batch_tokens) in [(false, 33), (true, 7), (true, 512)] {
         let config =
             ExecutorConfig { kv_tokens: 144, max_batch_tokens, prefix_reuse, threads: 2, ..ExecutorConfig::default() };
-        let (preemptions, _) = compare(&engine, &requests, &expected, config, &mut random);
+        let (preemptions, _) = compare(engine, &requests, &expected, config, &mut random);
         assert!(preemptions > 0, "the pool was never short");
     }
 }
 
 #[test]
 fn f32_does_not_depend_on_preemption() {
-    preemptions(Precision::F32);
+    preemptions(&engine("models/tiny", Precision::F32, &[]));
 }
 
 #[test]
 fn bf16_does_not_depend_on_preemption() {
-    preemptions(Precision::Bf16);
+    preemptions(&engine("models/tiny", Precision::Bf16, &[]));
+}
+
+#[test]
+fn windows_do_not_depend_on_preemption() {
+    preemptions(&sliding());
+    preemptions(&half_sliding());
+}
+
+#[test]
+fn windows_do_not_depend_on_the_batch() {
+    let requests = requests(16);
+    let mut random = Random(11);
+    for engine in [sliding(), half_sliding()] {
+        let expected = alone(&engine, &requests, &two_threads());
+        let mut cached_tokens = 0;
+        for (max_batch_tokens, threads, prefix_reuse) in [(7, 2, true), (33, 3, false), (512, 1, true)] {
+            let config = ExecutorConfig { max_batch_tokens, threads, prefix_reuse, ..ExecutorConfig::default() };
+            cached_tokens += compare(&engine, &requests, &expected, config, &mut random).1;
+        }
+        assert!(cached_tokens > 0, "no prefix was ever found");
+    }
+}
+
+/// Blocks behind the window are given back: 64 tokens of room carry a sequence of 200, and it says the same.
+#[test]
+fn a_sequence_outgrows_a_pool_that_holds_its_window() {
+    let engine = sliding();
+    let mut requests = requests(2);
+    for request in &mut requests {
+        request.input = Input::Tokens(Random(13).tokens(60));
+        request.sampling.max_tokens = 140;
+    }
+    let expected = alone(&engine, &requests, &two_threads());
+    let config = ExecutorConfig { kv_tokens: 64, max_batch_tokens: 7, threads: 2, ..ExecutorConfig::default() };
+    compare(&engine, &requests, &expected, config, &mut Random(17));
 }
 
 #[test]

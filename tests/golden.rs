@@ -14,6 +14,9 @@ const FIXTURES: &[&str] = &[
     "llama_yarn_mscale",
     "llama_bias",
     "llama_sharded",
+    "qwen2",
+    "qwen2_sliding",
+    "mistral",
     "gpt2",
     "gpt2_scaled",
 ];
@@ -37,9 +40,24 @@ fn f32_logits_match_transformers() {
     println!("largest over all fixtures: {worst:.2e}");
 }
 
+/// Behind the window a piece finds only what the cache kept of the pieces before it.
+#[test]
+fn a_window_is_the_same_however_the_prompt_is_cut() {
+    for fixture in ["qwen2_sliding", "mistral"] {
+        let golden = expected(&format!("golden/{fixture}/expected.safetensors"));
+        let prompt = tokens(&golden["tokens"]);
+        let engine = engine(&format!("golden/{fixture}"), Precision::F32, &[]);
+        let whole = logits(&mut session(&engine, prompt.len(), 2, None), &prompt, &[prompt.len()]);
+        for pieces in [vec![1; 80], vec![37, 1, 30, 12]] {
+            let cut = logits(&mut session(&engine, prompt.len(), 2, None), &prompt, &pieces);
+            assert!(whole == cut, "{fixture} in {} pieces", pieces.len());
+        }
+    }
+}
+
 #[test]
 fn every_pass_keeps_the_logits() {
-    for fixture in ["llama_bias", "gpt2"] {
+    for fixture in ["llama_bias", "qwen2_sliding", "gpt2"] {
         let golden = expected(&format!("golden/{fixture}/expected.safetensors"));
         let prompt = tokens(&golden["tokens"]);
         let run = |disabled: &[&str]| {

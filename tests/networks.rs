@@ -23,6 +23,18 @@ const LLAMA_BIASED: &str = r#"{
     "max_position_embeddings": 512
 }"#;
 
+const QWEN2: &str = r#"{
+    "architectures": ["Qwen2ForCausalLM"], "vocab_size": 300, "hidden_size": 256, "intermediate_size": 512,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true,
+    "use_sliding_window": true, "sliding_window": 64, "max_window_layers": 1, "max_position_embeddings": 512
+}"#;
+
+const MISTRAL: &str = r#"{
+    "architectures": ["MistralForCausalLM"], "vocab_size": 300, "hidden_size": 256, "intermediate_size": 512,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 64,
+    "max_position_embeddings": 512
+}"#;
+
 const GPT2: &str = r#"{
     "architectures": ["GPT2LMHeadModel"], "vocab_size": 300, "n_embd": 128, "n_head": 2, "n_layer": 1,
     "n_positions": 64
@@ -45,7 +57,9 @@ fn matches_golden(name: &str, text: &str) {
 
 #[test]
 fn families_print_as_expected() {
-    for (name, config) in [("llama", LLAMA), ("llama_biased", LLAMA_BIASED), ("gpt2", GPT2)] {
+    let families =
+        [("llama", LLAMA), ("llama_biased", LLAMA_BIASED), ("qwen2", QWEN2), ("mistral", MISTRAL), ("gpt2", GPT2)];
+    for (name, config) in families {
         let mut graph = network(config);
         matches_golden(&format!("{name}.txt"), &graph.text());
         run(&mut graph, PassSet::all()).unwrap();

@@ -1,10 +1,13 @@
 //! `config.json` and `generation_config.json`, as transformers 4 and 5 write them, checked before anything is sized.
 
 mod fields;
+mod gated;
 mod generation;
 mod gpt2;
 mod llama;
+mod mistral;
 mod quantization;
+mod qwen2;
 mod rope;
 
 use super::source::SCALE_BLOCK;
@@ -51,13 +54,17 @@ pub struct ModelConfig {
     /// Divides `heads`.
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// By layer: tokens that attention sees, the querying one included; `None` is the whole context.
+    pub windows: Vec<Option<usize>>,
     /// Most positions the model was made for.
     pub max_positions: usize,
     pub activation: Activation,
     pub norm_eps: f32,
     /// The output head is the embedding table.
     pub tie_word_embeddings: bool,
+    /// All four projections of attention have biases.
     pub attention_bias: bool,
+    /// All projections of the feed-forward layers have biases.
     pub mlp_bias: bool,
     pub attention_scale: AttentionScale,
     /// `None` for families with learned positions.
@@ -72,11 +79,15 @@ pub struct ModelConfig {
 type Reader = fn(&Fields) -> Result<ModelConfig>;
 
 /// Readers by architecture and by the `model_type` that stands in when `architectures` is absent.
-const FAMILIES: [(&str, &str, Reader); 2] =
-    [("LlamaForCausalLM", "llama", llama::read), ("GPT2LMHeadModel", "gpt2", gpt2::read)];
+const FAMILIES: [(&str, &str, Reader); 4] = [
+    ("LlamaForCausalLM", "llama", llama::read),
+    ("Qwen2ForCausalLM", "qwen2", qwen2::read),
+    ("MistralForCausalLM", "mistral", mistral::read),
+    ("GPT2LMHeadModel", "gpt2", gpt2::read),
+];
 
 /// Architectures that [`ModelConfig::parse`] reads.
-pub const ARCHITECTURES: [&str; 2] = [FAMILIES[0].0, FAMILIES[1].0];
+pub const ARCHITECTURES: [&str; 4] = [FAMILIES[0].0, FAMILIES[1].0, FAMILIES[2].0, FAMILIES[3].0];
 
 impl ModelConfig {
     /// Reads the bytes of `config.json` and, when there is one, of `generation_config.json`.

@@ -1,8 +1,9 @@
-//! What decoder families have in common: a graph under construction with its two inputs and the cache of all layers.
+//! What decoder families have in common: a graph under construction with its two inputs and the caches of its layers,
+//! one group for each window.
 
 use super::Tensors;
 use crate::checkpoint::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::{CacheGroup, Graph, ValueId, WeightId};
 use crate::types::{AttentionSpec, Op};
 
@@ -25,12 +26,17 @@ impl<'a> Decoder<'a> {
     pub fn new(name: &str, config: &'a ModelConfig, tensors: &'a Tensors<'a>) -> Self {
         let mut graph = Graph::new(name);
         let (ids, positions) = (graph.input("ids"), graph.input("positions"));
-        graph.caches.push(CacheGroup {
-            layers: (0..config.layers).collect(),
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            window: None,
-        });
+        for (layer, window) in config.windows.iter().enumerate() {
+            match graph.caches.iter_mut().find(|group| group.window == *window) {
+                Some(group) => group.layers.push(layer),
+                None => graph.caches.push(CacheGroup {
+                    layers: vec![layer],
+                    kv_heads: config.kv_heads,
+                    head_dim: config.head_dim,
+                    window: *window,
+                }),
+            }
+        }
         Self { graph, tensors, config, ids, positions }
     }
 
@@ -41,7 +47,7 @@ impl<'a> Decoder<'a> {
 
     /// Appends k and v to layer `layer`'s cache and attends to it.
     pub fn attend(&mut self, q: ValueId, k: ValueId, v: ValueId, layer: usize) -> Result<ValueId> {
-        let spec = self.attention(layer);
+        let spec = self.attention(layer)?;
         let cache = self.graph.apply(Op::CacheAppend(spec), &[k, v], &[], format!("layers.{layer}.cache"))?;
         self.graph.apply(Op::Attention(spec), &[q, cache], &[], format!("layers.{layer}.attention"))
     }
@@ -69,17 +75,24 @@ impl<'a> Decoder<'a> {
         Ok(self.graph)
     }
 
-    fn attention(&self, layer: usize) -> AttentionSpec {
+    fn attention(&self, layer: usize) -> Result<AttentionSpec> {
         let config = self.config;
         let by_head_dim = if config.attention_scale.by_head_dim { (config.head_dim as f64).sqrt() } else { 1.0 };
         let by_layer = if config.attention_scale.by_layer { (layer + 1) as f64 } else { 1.0 };
-        AttentionSpec {
-            group: 0,
-            layer,
+        let (group, place) = self.cache(layer).ok_or_else(|| Error::internal("attention", "a layer has no cache"))?;
+        Ok(AttentionSpec {
+            group,
+            layer: place,
             heads: config.heads,
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             scale: (1.0 / (by_head_dim * by_layer)) as f32,
-        }
+        })
+    }
+
+    /// The cache group of `layer` and its place there.
+    fn cache(&self, layer: usize) -> Option<(usize, usize)> {
+        let groups = self.graph.caches.iter().enumerate();
+        groups.filter_map(|(at, group)| Some((at, group.layers.iter().position(|l| *l == layer)?))).next()
     }
 }

@@ -1,90 +1,13 @@
-//! Llama: RMS norms, rotary positions, grouped-query attention, a gated feed-forward layer, optional biases.
+//! Llama: the gated decoder with optional biases.
 
-use super::block::{Affine, Decoder};
-use super::{Tensors, frequencies};
+use super::Tensors;
+use super::gated::{self, Biases};
 use crate::checkpoint::ModelConfig;
-use crate::error::{Error, Result};
-use crate::network::{Graph, Recipe, ValueId};
-use crate::types::{Op, RopeSpec};
+use crate::error::Result;
+use crate::network::Graph;
 
 /// The graph of a Llama model.
 pub(super) fn build(config: &ModelConfig, tensors: &Tensors) -> Result<Graph> {
-    let mut llama = Llama { decoder: Decoder::new("llama", config, tensors) };
-    let angles = llama.angles()?;
-    let shape = [config.vocab_size, config.hidden_size];
-    let table = tensors.weight(&mut llama.decoder.graph, "embed_tokens.weight", &shape)?;
-    let ids = llama.decoder.ids;
-    let mut hidden = llama.decoder.graph.apply(Op::Embedding, &[ids], &[table], "hidden")?;
-    for layer in 0..config.layers {
-        hidden = llama.layer(layer, hidden, angles)?;
-    }
-    let rows = llama.decoder.gather(hidden)?;
-    let normed = llama.norm(rows, "norm.weight", "norm".into())?;
-    llama.decoder.head(normed, table)
-}
-
-struct Llama<'a> {
-    decoder: Decoder<'a>,
-}
-
-impl Llama<'_> {
-    fn angles(&mut self) -> Result<ValueId> {
-        let config = self.decoder.config;
-        let rope = config.rope.ok_or_else(|| Error::internal("llama", "the configuration has no rope"))?;
-        let frequencies = frequencies(&rope, config.head_dim);
-        let shape = [frequencies.inverse.len()];
-        let recipe = Recipe::Constant(frequencies.inverse);
-        let weight = self.decoder.graph.weight("rope.inverse_frequencies", &shape, recipe);
-        let positions = self.decoder.positions;
-        self.decoder.graph.apply(Op::RopeAngles { scale: frequencies.scale }, &[positions], &[weight], "angles")
-    }
-
-    fn layer(&mut self, layer: usize, hidden: ValueId, angles: ValueId) -> Result<ValueId> {
-        let name = |role: &str| format!("layers.{layer}.{role}");
-        let normed = self.norm(hidden, &name("input_layernorm.weight"), name("attention_norm"))?;
-        let attended = self.attention(layer, normed, angles)?;
-        let hidden = self.decoder.add(hidden, attended, name("attention_sum"))?;
-        let normed = self.norm(hidden, &name("post_attention_layernorm.weight"), name("mlp_norm"))?;
-        let down = self.mlp(layer, normed)?;
-        self.decoder.add(hidden, down, name("mlp_sum"))
-    }
-
-    fn attention(&mut self, layer: usize, x: ValueId, angles: ValueId) -> Result<ValueId> {
-        let (config, name) = (self.decoder.config, |role: &str| format!("layers.{layer}.{role}"));
-        let (hidden, bias) = (config.hidden_size, config.attention_bias);
-        let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let q = self.project(x, &name("self_attn.q_proj"), [queries, hidden], bias, name("q"))?;
-        let k = self.project(x, &name("self_attn.k_proj"), [keys, hidden], bias, name("k"))?;
-        let v = self.project(x, &name("self_attn.v_proj"), [keys, hidden], bias, name("v"))?;
-        let rope = Op::Rope(RopeSpec { head_dim: config.head_dim, rotary_dim: config.head_dim });
-        let q = self.decoder.graph.apply(rope.clone(), &[q, angles], &[], name("q_rope"))?;
-        let k = self.decoder.graph.apply(rope, &[k, angles], &[], name("k_rope"))?;
-        let attended = self.decoder.attend(q, k, v, layer)?;
-        self.project(attended, &name("self_attn.o_proj"), [hidden, queries], bias, name("o"))
-    }
-
-    fn mlp(&mut self, layer: usize, x: ValueId) -> Result<ValueId> {
-        let (config, name) = (self.decoder.config, |role: &str| format!("layers.{layer}.{role}"));
-        let (hidden, width, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
-        let activate = Op::Activate { activation: config.activation };
-        let gate = self.project(x, &name("mlp.gate_proj"), [width, hidden], bias, name("gate"))?;
-        let gate = self.decoder.graph.apply(activate, &[gate], &[], name("gate_activation"))?;
-        let up = self.project(x, &name("mlp.up_proj"), [width, hidden], bias, name("up"))?;
-        let gated = self.decoder.graph.apply(Op::Mul, &[gate, up], &[], name("gated"))?;
-        self.project(gated, &name("mlp.down_proj"), [hidden, width], bias, name("down"))
-    }
-
-    /// `x W^T (+ b)` with the parameters of module `module`.
-    fn project(&mut self, x: ValueId, module: &str, shape: [usize; 2], bias: bool, name: String) -> Result<ValueId> {
-        let (tensors, graph) = (self.decoder.tensors, &mut self.decoder.graph);
-        let weight = tensors.weight(graph, &format!("{module}.weight"), &shape)?;
-        let bias = if bias { Some(tensors.weight(graph, &format!("{module}.bias"), &shape[..1])?) } else { None };
-        self.decoder.linear(x, &Affine { weight, bias }, name)
-    }
-
-    fn norm(&mut self, x: ValueId, tensor: &str, name: String) -> Result<ValueId> {
-        let config = self.decoder.config;
-        let gain = self.decoder.tensors.weight(&mut self.decoder.graph, tensor, &[config.hidden_size])?;
-        self.decoder.graph.apply(Op::RmsNorm { eps: config.norm_eps }, &[x], &[gain], name)
-    }
+    let biases = Biases { qkv: config.attention_bias, output: config.attention_bias, mlp: config.mlp_bias };
+    gated::build("llama", config, tensors, biases)
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{TensorIndex, Tensors, gpt2, llama};
+use super::{TensorIndex, Tensors, gpt2, llama, mistral, qwen2};
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
 use crate::network::Graph;
@@ -15,8 +15,15 @@ struct Family {
     build: fn(&ModelConfig, &Tensors) -> Result<Graph>,
 }
 
-const FAMILIES: [Family; 2] = [
+const FAMILIES: [Family; 4] = [
     Family { architecture: "LlamaForCausalLM", prefix: "model.", probe: "embed_tokens.weight", build: llama::build },
+    Family { architecture: "Qwen2ForCausalLM", prefix: "model.", probe: "embed_tokens.weight", build: qwen2::build },
+    Family {
+        architecture: "MistralForCausalLM",
+        prefix: "model.",
+        probe: "embed_tokens.weight",
+        build: mistral::build,
+    },
     Family { architecture: "GPT2LMHeadModel", prefix: "transformer.", probe: "wte.weight", build: gpt2::build },
 ];
 

@@ -66,6 +66,25 @@ def roped(scaling, **changed):
     return llama(head_dim=32, num_key_value_heads=1, num_attention_heads=2, rope_scaling=scaling, **changed)
 
 
+def without_biases(config):
+    """Of a Llama config, what families have that do not state biases."""
+    return {k: v for k, v in config.items() if k not in ("attention_bias", "mlp_bias", "pretraining_tp")}
+
+
+def qwen2(**changed):
+    """A config as transformers 4 writes it; the window is stated even where it is switched off."""
+    config = without_biases(llama(architectures=["Qwen2ForCausalLM"], model_type="qwen2", torch_dtype="bfloat16"))
+    del config["head_dim"]
+    return config | {"max_window_layers": 1, "sliding_window": 20, "use_sliding_window": False} | changed
+
+
+def mistral(**changed):
+    """A config as transformers 5 writes it."""
+    config = without_biases(llama_5(BASE_ROPE, architectures=["MistralForCausalLM"], model_type="mistral", **changed))
+    del config["layer_types"]
+    return config | {"dtype": "bfloat16"}
+
+
 def gpt2(**changed):
     return {
         "activation_function": "gelu_new",
@@ -97,6 +116,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
           "original_max_position_embeddings": 32}
 BASE_ROPE = {"rope_theta": 500.0, "rope_type": "default"}
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+QWEN2_PARTS = [*GAINS, *(Change(f"{p} bias", fill={f"{p}.bias": 0.0}) for p in PROJECTIONS[:3])]
 GPT2_BIASES = ["attn.c_attn.bias", "attn.c_proj.bias", "mlp.c_fc.bias", "mlp.c_proj.bias", "ln_1.bias", "ln_2.bias", "ln_f.bias"]
 GPT2_PARTS = [
     *(Change(name, fill={name: 0.0}) for name in GPT2_BIASES),
@@ -134,6 +154,17 @@ FIXTURES = [
         *(Change(f"{p} bias", fill={f"{p}.bias": 0.0}) for p in PROJECTIONS)], dtype="float16"),
     Fixture("llama_sharded", llama(head_dim=64, num_attention_heads=2, num_key_value_heads=1, torch_dtype="bfloat16"), GAINS,
             dtype="bfloat16", shards=3),
+    Fixture("qwen2", qwen2(tie_word_embeddings=True), [
+        *QWEN2_PARTS,
+        Change("switch that is off", config={"use_sliding_window": True})], dtype="bfloat16"),
+    Fixture("qwen2_sliding", qwen2(use_sliding_window=True, num_hidden_layers=3), [
+        *QWEN2_PARTS,
+        Change("switch that is on", config={"use_sliding_window": False}),
+        *(Change(f"window of 20 ({n})", config={"sliding_window": n}) for n in [19, 21]),
+        *(Change(f"first sliding layer 1 ({n})", config={"max_window_layers": n}) for n in [0, 2])], dtype="bfloat16"),
+    Fixture("mistral", mistral(sliding_window=24), [
+        *GAINS,
+        *(Change(f"window of 24 ({n})", config={"sliding_window": n}) for n in [None, 23, 25])], dtype="bfloat16"),
     Fixture("gpt2", gpt2(), GPT2_PARTS),
     Fixture("gpt2_scaled", gpt2(scale_attn_by_inverse_layer_idx=True, n_inner=96), [
         *GPT2_PARTS,

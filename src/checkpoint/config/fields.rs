@@ -1,4 +1,5 @@
-//! Typed, range-checked access to a JSON object; every error names the field. `null` is the same as absent.
+//! Typed, range-checked access to a JSON object; every error names the field. `null` is the same as absent
+//! but where a method says otherwise.
 
 use std::ops::RangeInclusive;
 
@@ -20,6 +21,11 @@ impl<'a> Fields<'a> {
 
     pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether the file says `null`, where that differs from silence.
+    pub fn is_null(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(Value::is_null)
     }
 
     pub fn is_empty(&self) -> bool {

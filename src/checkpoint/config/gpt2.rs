@@ -17,6 +17,7 @@ pub(super) fn read(fields: &Fields) -> Result<ModelConfig> {
     if !hidden_size.is_multiple_of(heads) {
         return Err(fields.invalid("n_head", format!("{heads} does not divide n_embd {hidden_size}")));
     }
+    let layers = fields.count("n_layer", Some(12), 1..=MAX_LAYERS)?;
     let eps = fields.real("layer_norm_epsilon", |x| (0.0..1.0).contains(&x), "a number in 0..1")?;
     Ok(ModelConfig {
         architecture: "GPT2LMHeadModel".into(),
@@ -24,10 +25,11 @@ pub(super) fn read(fields: &Fields) -> Result<ModelConfig> {
         vocab_size: fields.count("vocab_size", Some(50_257), 1..=MAX_VOCAB)?,
         hidden_size,
         intermediate_size: fields.count("n_inner", u64::try_from(4 * hidden_size).ok(), 1..=4 * MAX_WIDTH)?,
-        layers: fields.count("n_layer", Some(12), 1..=MAX_LAYERS)?,
+        layers,
         heads,
         kv_heads: heads,
         head_dim: hidden_size / heads,
+        windows: vec![None; layers],
         max_positions: fields.count("n_positions", Some(1024), 1..=MAX_POSITIONS)?,
         activation: activation(fields, "activation_function", Activation::GeluTanh)?,
         norm_eps: eps.unwrap_or(1e-5) as f32,

@@ -40,6 +40,19 @@ fn gpt2(fields: &str) -> Result<ModelConfig> {
     parse(&format!(r#"{{"architectures": ["GPT2LMHeadModel"], {fields}}}"#))
 }
 
+/// A small model of `architecture` with 4 layers and `fields` added.
+fn gated(architecture: &str, fields: &str) -> Result<ModelConfig> {
+    parse(&format!(r#"{{"architectures": ["{architecture}"], "num_hidden_layers": 4{fields}}}"#))
+}
+
+fn qwen2(fields: &str) -> Result<ModelConfig> {
+    gated("Qwen2ForCausalLM", fields)
+}
+
+fn mistral(fields: &str) -> Result<ModelConfig> {
+    gated("MistralForCausalLM", fields)
+}
+
 fn rope(fields: &str) -> Result<RopeScaling> {
     llama(&format!(r#""max_position_embeddings": 4096, "rope_parameters": {{{fields}}}"#))
         .map(|config| config.rope.unwrap().scaling)
@@ -96,6 +109,54 @@ fn defaults_are_those_of_the_family() {
     assert_eq!((gpt2.hidden_size, gpt2.intermediate_size, gpt2.head_dim), (768, 3072, 64));
     assert_eq!((gpt2.tie_word_embeddings, gpt2.activation), (true, Activation::GeluTanh));
     assert_eq!((gpt2.eos_token_ids, gpt2.bos_token_id, gpt2.rope), (vec![], Some(50_256), None));
+}
+
+#[test]
+fn families_of_one_shape_have_their_own_defaults() {
+    let qwen2 = qwen2("").unwrap();
+    assert_eq!((qwen2.vocab_size, qwen2.intermediate_size, qwen2.max_positions), (151_936, 22_016, 32_768));
+    assert_eq!((qwen2.kv_heads, qwen2.bos_token_id, qwen2.eos_token_ids), (32, None, vec![]));
+    let mistral = mistral("").unwrap();
+    assert_eq!((mistral.vocab_size, mistral.intermediate_size, mistral.max_positions), (32_000, 14_336, 131_072));
+    assert_eq!((mistral.kv_heads, mistral.bos_token_id, mistral.eos_token_ids), (8, Some(1), vec![2]));
+    assert_eq!(self::mistral(r#", "num_key_value_heads": null"#).unwrap().kv_heads, 32);
+}
+
+#[test]
+fn windows_are_those_of_the_family() {
+    const SLIDE: &str = r#", "use_sliding_window": true, "sliding_window": 9, "max_window_layers": 3"#;
+    let types = |kinds: [&str; 4]| format!(r#", "layer_types": {kinds:?}"#);
+    let (full, slides) = ("full_attention", "sliding_attention");
+    let table = [
+        (llama(r#""vocab_size": 100"#), vec![None; 2]),
+        (qwen2(""), vec![None; 4]),
+        (qwen2(r#", "sliding_window": 9, "max_window_layers": 0"#), vec![None; 4]),
+        (qwen2(r#", "use_sliding_window": true"#), vec![None; 4]),
+        (qwen2(r#", "use_sliding_window": true, "max_window_layers": 0"#), vec![Some(4096); 4]),
+        (qwen2(r#", "use_sliding_window": true, "sliding_window": null, "max_window_layers": 0"#), vec![None; 4]),
+        (qwen2(SLIDE), vec![None, None, None, Some(9)]),
+        (qwen2(&(SLIDE.to_string() + &types([slides, full, slides, full]))), vec![Some(9), None, Some(9), None]),
+        (mistral(""), vec![Some(4096); 4]),
+        (mistral(r#", "sliding_window": null"#), vec![None; 4]),
+        (mistral(r#", "sliding_window": 9"#), vec![Some(9); 4]),
+        (mistral(&types([slides; 4])), vec![Some(4096); 4]),
+    ];
+    for (at, (config, windows)) in table.into_iter().enumerate() {
+        assert_eq!(config.unwrap().windows, windows, "line {at}");
+    }
+    let refused = [
+        (qwen2(&types([slides; 4])), "layer type `sliding_attention`"),
+        (
+            qwen2(&(SLIDE.to_string() + &types([full, full, full, "chunked_attention"]))),
+            "layer type `chunked_attention`",
+        ),
+        (mistral(&types([slides, full, slides, full])), "layer_types"),
+        (mistral(r#", "sliding_window": 0"#), "config.json `sliding_window`"),
+        (qwen2(r#", "max_window_layers": -1"#), "config.json `max_window_layers`"),
+    ];
+    for (config, wanted) in refused {
+        assert_eq!(culprit(config), wanted);
+    }
 }
 
 #[test]

@@ -8,17 +8,30 @@ use crate::types::Op;
 type Shapes = HashMap<String, Vec<usize>>;
 
 fn llama(extra: &str) -> ModelConfig {
-    let config = format!(
-        r#"{{"architectures": ["LlamaForCausalLM"], "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2{extra}}}"#
-    );
-    ModelConfig::parse(config.as_bytes(), None).unwrap()
+    of_architecture("LlamaForCausalLM", extra)
 }
 
 fn gpt2(extra: &str) -> ModelConfig {
     let config = format!(
         r#"{{"architectures": ["GPT2LMHeadModel"], "vocab_size": 300, "n_embd": 64, "n_head": 4, "n_layer": 2,
         "n_positions": 32{extra}}}"#
+    );
+    ModelConfig::parse(config.as_bytes(), None).unwrap()
+}
+
+fn qwen2(extra: &str) -> ModelConfig {
+    of_architecture("Qwen2ForCausalLM", extra)
+}
+
+fn mistral(extra: &str) -> ModelConfig {
+    of_architecture("MistralForCausalLM", extra)
+}
+
+/// Two layers of the shape that all but GPT-2 have.
+fn of_architecture(architecture: &str, extra: &str) -> ModelConfig {
+    let config = format!(
+        r#"{{"architectures": ["{architecture}"], "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2{extra}}}"#
     );
     ModelConfig::parse(config.as_bytes(), None).unwrap()
 }
@@ -49,7 +62,7 @@ fn every_architecture_that_is_read_is_built() {
 
 #[test]
 fn a_missing_or_misshapen_tensor_is_named() {
-    for config in [llama(r#", "attention_bias": true, "mlp_bias": true"#), gpt2("")] {
+    for config in [llama(r#", "attention_bias": true, "mlp_bias": true"#), qwen2(""), mistral(""), gpt2("")] {
         let all = shapes(&config);
         for (name, shape) in &all {
             let mut damaged = all.clone();
@@ -69,7 +82,9 @@ fn a_missing_or_misshapen_tensor_is_named() {
 
 #[test]
 fn the_body_needs_no_prefix() {
-    for (config, prefix) in [(llama(""), "model."), (gpt2(""), "transformer.")] {
+    for (config, prefix) in
+        [(llama(""), "model."), (qwen2(""), "model."), (mistral(""), "model."), (gpt2(""), "transformer.")]
+    {
         let bare = shapes(&config).into_iter().map(|(name, shape)| (name.replacen(prefix, "", 1), shape)).collect();
         let graph = built(&config, &bare).unwrap();
         assert_eq!(graph.nodes, built(&config, &shapes(&config)).unwrap().nodes);
@@ -97,7 +112,23 @@ fn biases_are_there_when_the_configuration_says_so() {
     assert_eq!(biases(&llama("")), 0);
     assert_eq!(biases(&llama(r#", "attention_bias": true"#)), 2 * 4);
     assert_eq!(biases(&llama(r#", "mlp_bias": true"#)), 2 * 3);
+    assert_eq!(biases(&qwen2("")), 2 * 3);
+    assert_eq!(biases(&mistral(r#", "attention_bias": true, "mlp_bias": true"#)), 0);
     assert_eq!(biases(&gpt2("")), 2 * 6);
+}
+
+#[test]
+fn layers_of_one_window_share_a_cache_group() {
+    let groups = |config: &ModelConfig| {
+        let graph = built(config, &shapes(config)).unwrap();
+        let place = |op: &Op| if let Op::Attention(spec) = op { Some((spec.group, spec.layer)) } else { None };
+        let places = graph.nodes.iter().filter_map(|node| place(&node.op)).collect::<Vec<_>>();
+        (graph.caches.into_iter().map(|group| (group.layers, group.window)).collect::<Vec<_>>(), places)
+    };
+    assert_eq!(groups(&llama("")), (vec![(vec![0, 1], None)], vec![(0, 0), (0, 1)]));
+    assert_eq!(groups(&mistral("")), (vec![(vec![0, 1], Some(4096))], vec![(0, 0), (0, 1)]));
+    let second = qwen2(r#", "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1"#);
+    assert_eq!(groups(&second), (vec![(vec![0], None), (vec![1], Some(8))], vec![(0, 0), (1, 0)]));
 }
 
 #[test]

@@ -1,0 +1,13 @@
+//! Qwen2: the gated decoder with biases on q, k and v alone; later layers may slide.
+
+use super::Tensors;
+use super::gated::{self, Biases};
+use crate::checkpoint::ModelConfig;
+use crate::error::Result;
+use crate::network::Graph;
+
+/// The graph of a Qwen2 model.
+pub(super) fn build(config: &ModelConfig, tensors: &Tensors) -> Result<Graph> {
+    let biases = Biases { qkv: true, output: false, mlp: false };
+    gated::build("qwen2", config, tensors, biases)
+}
