@@ -76,7 +76,8 @@ static void misuse_of_create(trtllm_engine *engine) {
     FAILS(trtllm_executor_create(engine, &config, &executor), INVALID_ARGUMENT, "`config.prefix_reuse`: is 2");
     config.prefix_reuse = 1;
     config.refuse_stored_kernels = -1;
-    FAILS(trtllm_executor_create(engine, &config, &executor), INVALID_ARGUMENT, "`config.refuse_stored_kernels`: is -1");
+    FAILS(trtllm_executor_create(engine, &config, &executor), INVALID_ARGUMENT,
+          "`config.refuse_stored_kernels`: is -1");
     config.refuse_stored_kernels = 0;
     config.reserved = 1;
     FAILS(trtllm_executor_create(engine, &config, &executor), INVALID_ARGUMENT, "`config.reserved`");
