@@ -169,3 +169,23 @@ fn buckets(limits: Limits) -> Vec<usize> {
     buckets.push(most);
     buckets
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Padding leads to no larger class, whose kernels are others, and costs little.
+    #[test]
+    fn buckets_have_every_power_of_two_and_little_padding() {
+        for most in 1..=1024 {
+            let buckets = buckets(Limits { tokens: most, logit_rows: most, rows: most, kv_blocks: 1 });
+            assert_eq!((buckets[0], buckets.last()), (1, Some(&most)));
+            for pair in buckets.windows(2) {
+                let (least, padded) = (pair[0] + 1, pair[1]);
+                assert!(least <= padded && (padded - least) * 8 <= least, "{pair:?}");
+            }
+            let mut powers = (0..).map(|n| 1 << n).take_while(|power| *power <= most);
+            assert!(powers.all(|power: usize| buckets.contains(&power)), "{buckets:?}");
+        }
+    }
+}
