@@ -204,15 +204,19 @@ const LONG_CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size
         "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
         "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "torch_dtype": "bfloat16"}"#;
 
+fn long_source(folder: &tempfile::TempDir) -> Source {
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, LONG_CONFIG).expect("the folder takes it");
+    Source::Dummy { config, seed: 5 }
+}
+
 #[test]
 fn long_chunks() {
     if !gpu() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("config.json");
-    std::fs::write(&path, LONG_CONFIG).expect("the folder takes it");
-    let source = Source::Dummy { config: path, seed: 5 };
+    let source = long_source(&folder);
     for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
         let options = |target, precision| BuildOptions {
             target,
@@ -240,9 +244,7 @@ fn few_logits_of_long_steps() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("config.json");
-    std::fs::write(&path, LONG_CONFIG).expect("the folder takes it");
-    let source = Source::Dummy { config: path, seed: 5 };
+    let source = long_source(&folder);
     for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
         let options = BuildOptions { precision: Some(precision), ..BuildOptions::default() };
         let engines = pair(&source, &options);
@@ -297,9 +299,7 @@ fn only_the_invariant_mode_gives_equal_bits() {
 fn tuning_changes_no_result() {
     let Some(driver) = driver() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("config.json");
-    std::fs::write(&path, LONG_CONFIG).expect("the folder takes it");
-    let source = Source::Dummy { config: path, seed: 5 };
+    let source = long_source(&folder);
     let cubins = CubinStore::compiling();
     for (precision, tolerance) in [(Precision::Bf16, TOLERANCE), (Precision::Fp8, 0.15)] {
         let options = |target| BuildOptions { target, precision: Some(precision), ..BuildOptions::default() };

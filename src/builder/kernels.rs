@@ -50,13 +50,10 @@ pub(super) fn compile(
         let target = CudaTarget::typical(arch, plan.invariant);
         let specs = Selector { plan, target: &target, tactics: &tactics }.specialisations();
         let specs = specs.into_iter().collect::<Vec<_>>();
-        // A handful between reports, so that a build can be cancelled.
-        for (chunk, part) in specs.chunks(4 * threads).enumerate() {
-            let done = (index as f32 + (chunk * 4 * threads) as f32 / specs.len() as f32) / archs.len() as f32;
-            report(begin + (1.0 - begin) * done)?;
-            let compiled = store.get_all(part, arch, threads)?;
-            cubins.extend(part.iter().cloned().zip(compiled).map(|(spec, cubin)| (spec, arch, cubin)));
-        }
+        let compiled = store.get_all_reporting(&specs, arch, threads, &mut |part| {
+            report(begin + (1.0 - begin) * (index as f32 + part) / archs.len() as f32)
+        })?;
+        cubins.extend(specs.into_iter().zip(compiled).map(|(spec, cubin)| (spec, arch, cubin)));
     }
     let cubins = pack_cubins(&cubins, nvrtc_version()?)?;
     let tactics = if tactics.is_empty() { None } else { Some(tactics.to_json()?) };

@@ -78,12 +78,12 @@ fn refused_kernels_are_compiled_here_or_the_engine_does_not_load() {
         let program = CudaDevice::on(driver.clone(), compiler.clone(), None, policy).load(&engine, LIMITS);
         program.map(|_| driver.calls(Call::Load))
     };
-    let compiler = Arc::new(FakeCompiler::default());
+    let compiler = FakeCompiler::present();
     let modules = load(StoredPolicy::Use, &compiler).unwrap();
-    assert_eq!(compiler.compiled.load(Ordering::Relaxed), 0);
+    assert_eq!(compiler.compiled(), 0);
     assert_eq!(load(StoredPolicy::Refuse, &compiler), Ok(modules));
-    assert_eq!(compiler.compiled.load(Ordering::Relaxed), modules);
-    let missing = Arc::new(FakeCompiler { missing: true, ..FakeCompiler::default() });
+    assert_eq!(compiler.compiled(), modules);
+    let missing = FakeCompiler::missing();
     let error = load(StoredPolicy::Refuse, &missing).unwrap_err();
     assert_eq!(error.status(), Status::DeviceUnavailable);
     assert!(error.to_string().contains("kernels for sm_90a are refused"), "{error}");

@@ -7,12 +7,9 @@ mod steps;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::backend::cuda::fake::FakeDriver;
-use crate::backend::cuda::{
-    Arch, Compiler, CudaDevice, CudaTarget, KernelSpec, Selector, StoredPolicy, Tactics, pack_cubins,
-};
+use crate::backend::cuda::fake::{FakeCompiler, FakeDriver};
+use crate::backend::cuda::{Arch, CudaDevice, CudaTarget, Selector, StoredPolicy, Tactics, pack_cubins};
 use crate::builder::{self, BuildOptions, Source};
 use crate::engine::{Engine, EngineWriter, LoadMode, Plan, Precision, SectionKind, Target};
 use crate::error::{Error, Result};
@@ -56,29 +53,7 @@ fn write(mut plan: Plan, path: &Path) -> Result<()> {
     writer.finish(&plan, &[(SectionKind::Config, CONFIG.as_bytes()), (SectionKind::Kernels, &kernels)])
 }
 
-/// Counts what it compiles, unless it is not there.
-#[derive(Default)]
-struct FakeCompiler {
-    missing: bool,
-    compiled: AtomicUsize,
-}
-
-impl Compiler for FakeCompiler {
-    fn version(&self) -> Result<(u32, u32)> {
-        if self.missing {
-            return Err(Error::DeviceUnavailable { what: "compiler".into(), why: "it is not here".into() });
-        }
-        Ok((13, 0))
-    }
-
-    fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
-        self.compiled.fetch_add(1, Ordering::Relaxed);
-        Ok(spec.describe(arch).into_bytes())
-    }
-}
-
 /// A device of this driver, without a compiler.
 fn device(driver: &Arc<FakeDriver>) -> CudaDevice {
-    let compiler = FakeCompiler { missing: true, ..FakeCompiler::default() };
-    CudaDevice::on(driver.clone(), Arc::new(compiler), None, StoredPolicy::Use)
+    CudaDevice::on(driver.clone(), FakeCompiler::missing(), None, StoredPolicy::Use)
 }

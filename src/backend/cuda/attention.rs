@@ -113,10 +113,10 @@ impl Attend<'_> {
         let splits = 1 << splits.ilog2();
         let clustered = splits > 1 && self.target.arch.is_hopper_or_later();
         let alone = tokens * parts * splits <= self.target.multiprocessors;
-        // Sums of eight warps and of the block, queries, the new key and value.
-        let wide =
-            9 * heads * (spec.head_dim + 2) * 4 + 16 * most.max(8) / 8 * (spec.head_dim + 32) + 4 * spec.head_dim;
-        let threads = if alone && wide + 64 <= MOST_STATIC { 256 } else { 128 };
+        // Sums of eight warps and of the block, queries, the new key and value, and a few words.
+        let sums = 9 * heads * (spec.head_dim + 2) * 4;
+        let fixed = sums + 2 * most * (spec.head_dim + 32) + 4 * spec.head_dim + 64;
+        let threads = if alone && fixed <= MOST_STATIC { 256 } else { 128 };
         let (k, v) = attention.kv.map_or((None, None), |(k, v)| (Some(k), Some(v)));
         let stride = |operand: Option<Operand>| Arg::U32(operand.map_or(0, |operand| operand.stride as u32));
         let buffer = |operand: Option<Operand>| operand.map_or(Arg::Null, Arg::Buffer);

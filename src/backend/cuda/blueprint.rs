@@ -101,8 +101,7 @@ impl Blueprint {
     }
 
     fn calls(&self) -> impl Iterator<Item = &Call> {
-        let works = self.classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
-        works.chain(self.classes.iter().flat_map(|class| &class.sampling))
+        self.classes.iter().flat_map(Class::all_calls)
     }
 
     /// Every product of the vendor's library, once.

@@ -13,8 +13,11 @@ const GENERIC_ROWS: usize = 4;
 const VECTOR: usize = 8;
 
 /// # Errors
-/// `Corrupt` for a plan without fitting logits, `Unsupported` naming a weight or a value that no kernel reads.
+/// `Corrupt` for a plan without fitting logits, `Unsupported` for f32 or naming a weight or a value that no kernel reads.
 pub fn plan(plan: &Plan) -> Result<()> {
+    if plan.precision.base() == DType::F32 {
+        return Err(Error::Unsupported { what: "precision f32".into(), why: "kernels compute in 16 bits".into() });
+    }
     logits(plan)?;
     plan.steps.iter().try_for_each(|step| weights(plan, step).and_then(|()| views(plan, step)))
 }

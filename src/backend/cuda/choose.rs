@@ -12,8 +12,7 @@ use super::tactics::Tactics;
 use super::target::CudaTarget;
 use super::work::{Choice, Linear, Work, Works};
 use super::workspace::Workspace;
-use crate::engine::{Limits, Plan, Precision, Rows};
-use crate::types::DType;
+use crate::engine::{Limits, Plan, Rows};
 
 /// Row counts for which kernels are chosen; the last stands for all above.
 const STEPS: [usize; 13] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 8192];
@@ -35,6 +34,13 @@ pub(super) struct Class {
     pub(super) sampling: [Call; 2],
 }
 
+impl Class {
+    /// Every call in every form, those of sampling included.
+    pub(super) fn all_calls(&self) -> impl Iterator<Item = &Call> {
+        self.calls.iter().flatten().map(|(_, call)| call).chain(&self.sampling)
+    }
+}
+
 /// What the choice of kernels follows.
 #[derive(Clone, Copy)]
 pub struct Selector<'a> {
@@ -54,9 +60,7 @@ impl Selector<'_> {
     /// Those that a session within `limits` needs.
     #[must_use]
     pub fn specialisations_within(&self, limits: &Limits) -> BTreeSet<KernelSpec> {
-        let classes = self.classes(limits);
-        let works = classes.iter().flat_map(|class| class.calls.iter().flatten().map(|(_, call)| call));
-        works.chain(classes.iter().flat_map(|class| &class.sampling)).filter_map(|call| call.spec().cloned()).collect()
+        self.classes(limits).iter().flat_map(Class::all_calls).filter_map(|call| call.spec().cloned()).collect()
     }
 
     /// The classes of the plan for steps within `limits`.
@@ -73,7 +77,7 @@ impl Selector<'_> {
             for work in self.works(size.chosen_for).works {
                 let Work::Linear(linear) = work else { continue };
                 let sizes = linear_sizes(&linear, &most, size);
-                let key = Layer::new(self.plan, &linear, half(self.plan)).key();
+                let key = Layer::new(self.plan, &linear, self.plan.precision.base()).key();
                 let (_, rows) = layers.entry(key).or_insert_with(|| (linear, BTreeSet::new()));
                 rows.extend(sizes.into_iter().map(|size| size.chosen_for));
             }
@@ -103,7 +107,7 @@ impl Selector<'_> {
 
     fn calls(&self, limits: &Limits, work: &Work, size: Size) -> Vec<Vec<(usize, Call)>> {
         let Self { plan, target, tactics } = *self;
-        let half = half(plan);
+        let half = plan.precision.base();
         let attend = Attend { target, plan, half };
         let rowwise = Rowwise { half };
         let one = |call: Call| vec![vec![(usize::MAX, call)]];
@@ -131,11 +135,6 @@ fn linear_sizes(linear: &Linear, limits: &Limits, size: Size) -> Vec<Size> {
         Rows::Tokens => vec![size],
         Rows::LogitRows => sizes(limits.logit_rows.min(size.most)),
     }
-}
-
-/// The 16-bit type of a plan.
-pub(super) fn half(plan: &Plan) -> DType {
-    if plan.precision == Precision::F16 { DType::F16 } else { DType::BF16 }
 }
 
 /// Most rows of a size, and for how many its kernels are chosen.

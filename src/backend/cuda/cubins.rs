@@ -91,7 +91,7 @@ impl Compiler for RuntimeCompiler {
     }
 }
 
-impl Compiler for Arc<dyn Compiler> {
+impl<C: Compiler + ?Sized> Compiler for Arc<C> {
     fn version(&self) -> Result<(u32, u32)> {
         (**self).version()
     }
@@ -172,6 +172,25 @@ impl<C: Compiler> CubinStore<C> {
         nvrtc::in_parallel(specs, threads, |spec| self.get(spec, arch))
     }
 
+    /// The same; `report` hears of the part that is done, a handful of kernels apart, and ends it by an error.
+    ///
+    /// # Errors
+    /// As [`CubinStore::get_all`]; what `report` says.
+    pub fn get_all_reporting(
+        &self,
+        specs: &[KernelSpec],
+        arch: Arch,
+        threads: usize,
+        report: &mut dyn FnMut(f32) -> Result<()>,
+    ) -> Result<Vec<Arc<[u8]>>> {
+        let mut cubins = Vec::with_capacity(specs.len());
+        for part in specs.chunks(4 * threads.max(1)) {
+            report(cubins.len() as f32 / specs.len() as f32)?;
+            cubins.extend(self.get_all(part, arch, threads)?);
+        }
+        Ok(cubins)
+    }
+
     /// Bytes of a specification's cubin if it need not be compiled.
     ///
     /// # Errors
@@ -207,8 +226,7 @@ impl<C: Compiler> CubinStore<C> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
+    use super::super::fake::FakeCompiler;
     use super::*;
     use crate::error::Status;
 
@@ -218,31 +236,14 @@ mod tests {
         KernelSpec::new("common/types.cuh", "none")
     }
 
-    /// Counts what it compiles; `None` is a machine without a compiler.
-    struct Fake {
-        version: Option<(u32, u32)>,
-        compiled: AtomicUsize,
-    }
-
-    impl Compiler for Fake {
-        fn version(&self) -> Result<(u32, u32)> {
-            self.version.ok_or_else(|| Error::DeviceUnavailable { what: "compiler".into(), why: "not here".into() })
-        }
-
-        fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
-            self.compiled.fetch_add(1, Ordering::Relaxed);
-            Ok(spec.describe(arch).into())
-        }
-    }
-
     fn store(
         version: Option<(u32, u32)>,
         stored: StoredCubins,
         policy: StoredPolicy,
         folder: &tempfile::TempDir,
-    ) -> CubinStore<Fake> {
-        let compiler = Fake { version, compiled: AtomicUsize::new(0) };
-        CubinStore { stored, policy, cache: Some(CubinCache::new(folder.path().join("cache"))), compiler }
+    ) -> CubinStore<Arc<FakeCompiler>> {
+        let cache = CubinCache::new(folder.path().join("cache"));
+        CubinStore::with_compiler(stored, policy, Some(cache), FakeCompiler::new(version))
     }
 
     fn stored(arch: Arch) -> StoredCubins {
@@ -281,7 +282,7 @@ mod tests {
         let refuses = store(Some((13, 0)), stored(ARCH), StoredPolicy::Refuse, &folder);
         assert_eq!(&*refuses.get(&spec(), ARCH).unwrap(), spec().describe(ARCH).as_bytes());
         assert_eq!(refuses.stored_bytes(&spec(), ARCH), Ok(None));
-        assert_eq!(refuses.compiler.compiled.into_inner(), 1);
+        assert_eq!(refuses.compiler.compiled(), 1);
     }
 
     #[test]
@@ -291,7 +292,7 @@ mod tests {
             let store = store(Some(version), StoredCubins::default(), StoredPolicy::Use, &folder);
             let cubin = store.get(&spec(), ARCH).unwrap();
             assert_eq!(&*cubin, spec().describe(ARCH).as_bytes());
-            store.compiler.compiled.into_inner()
+            store.compiler.compiled()
         };
         assert_eq!([compiled((13, 0)), compiled((13, 0)), compiled((13, 1)), compiled((13, 1))], [1, 0, 1, 0]);
     }

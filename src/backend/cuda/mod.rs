@@ -17,6 +17,7 @@ mod cubins;
 mod cublas;
 mod device;
 mod driver;
+mod event;
 #[cfg(test)]
 pub mod fake;
 mod flight;

@@ -88,7 +88,7 @@ impl Sizes {
     }
 
     pub(super) fn new(plan: &Plan, limits: &Limits, classes: &[Class]) -> Result<Self> {
-        let calls = || classes.iter().flat_map(|class| &class.calls).flatten().map(|(_, call)| call);
+        let calls = || classes.iter().flat_map(Class::all_calls);
         let weights = usize::try_from(plan.weights_bytes()).map_err(|_| too_large("weights"))?;
         let layer = |group: &KvGroup| {
             let block = group.block_bytes() / group.layers.len().max(1);

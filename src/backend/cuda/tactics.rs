@@ -8,7 +8,8 @@ use super::driver::Arch;
 use super::linear::Tactic;
 use crate::error::{Error, Result};
 
-/// By arch, layer and rows: tactics from the fastest on, of which the last can run everywhere. Advice: a session runs what is in here where it would try it itself, else its default.
+/// By arch, layer and rows: tactics from the fastest on, of which the last can run everywhere. Advice: a session runs what is
+/// in here where it would try it itself, else its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tactics {

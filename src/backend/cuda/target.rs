@@ -34,6 +34,13 @@ impl CudaTarget {
         Self { arch, multiprocessors, present: multiprocessors, shared_bytes: shared << 10, invariant, products: false }
     }
 
+    /// Shared memory for each of so many blocks on a multiprocessor.
+    pub(super) fn shared_of_blocks(&self, blocks: usize) -> usize {
+        /// What a block loses to the system.
+        const RESERVED: usize = 1 << 10;
+        self.shared_bytes / blocks - RESERVED
+    }
+
     /// A device that is there.
     #[must_use]
     pub fn of(info: &DeviceInfo, invariant: bool) -> Self {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::{Driver, Event};
+use super::driver::Driver;
+use super::event::TimedEvent;
 use crate::backend::StepTime;
 use crate::error::Result;
 
@@ -66,24 +67,6 @@ impl Timeline {
         let milliseconds = self.driver.elapsed(from.event, to.event)?;
         // Two marks that coincide may be told in the wrong order.
         Ok(Duration::try_from_secs_f32(milliseconds / 1e3).unwrap_or_default())
-    }
-}
-
-/// An event that is given back.
-struct TimedEvent {
-    driver: Arc<dyn Driver>,
-    event: Event,
-}
-
-impl TimedEvent {
-    fn new(driver: &Arc<dyn Driver>) -> Result<Self> {
-        Ok(Self { driver: Arc::clone(driver), event: driver.event(true)? })
-    }
-}
-
-impl Drop for TimedEvent {
-    fn drop(&mut self) {
-        self.driver.release_event(self.event);
     }
 }
 

@@ -3,31 +3,18 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::backend::cuda::fake::{Call, FakeDriver};
+use crate::backend::cuda::fake::{Call, FakeCompiler, FakeDriver};
 use crate::backend::cuda::{
-    Arch, Compiler, CubinStore, CudaTarget, Driver, KernelSpec, Selector, StoredCubins, StoredPolicy, Tactics, Timings,
-    TuneSummary, Tuner, check_plan,
+    Arch, CubinStore, CudaTarget, Driver, Selector, StoredCubins, StoredPolicy, Tactics, Timings, TuneSummary, Tuner,
 };
-use crate::engine::{Granularity, Limits, Plan, Target};
+use crate::engine::{Limits, Plan, Target};
 use crate::error::Error;
 
 const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 1024, "hidden_size": 512,
     "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2,
     "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": false}"#;
 
-struct Names;
-
-impl Compiler for Names {
-    fn version(&self) -> Result<(u32, u32)> {
-        Ok((13, 0))
-    }
-
-    fn compile(&self, spec: &KernelSpec, arch: Arch) -> Result<Vec<u8>> {
-        Ok(spec.describe(arch).into())
-    }
-}
-
-fn plan_of(precision: Precision) -> Plan {
+pub(super) fn plan_of(precision: Precision) -> Plan {
     let folder = tempfile::tempdir().expect("a directory");
     let config = folder.path().join("config.json");
     std::fs::write(&config, MODEL).expect("writes");
@@ -37,7 +24,8 @@ fn plan_of(precision: Precision) -> Plan {
 
 fn tune(driver: &Arc<FakeDriver>, plan: &Plan, timings: &mut Timings) -> Result<(TuneSummary, Tactics)> {
     let driver: Arc<dyn Driver> = driver.clone();
-    let cubins = CubinStore::with_compiler(StoredCubins::default(), StoredPolicy::Refuse, None, Names);
+    let cubins =
+        CubinStore::with_compiler(StoredCubins::default(), StoredPolicy::Refuse, None, FakeCompiler::present());
     let mut tactics = Tactics::default();
     let mut last = 0.0;
     let summary =
@@ -112,7 +100,8 @@ fn a_tuning_ends_with_what_goes_wrong() {
     assert_eq!(small.alive(), Default::default());
 
     let driver: Arc<dyn Driver> = FakeDriver::new();
-    let cubins = CubinStore::with_compiler(StoredCubins::default(), StoredPolicy::Refuse, None, Names);
+    let cubins =
+        CubinStore::with_compiler(StoredCubins::default(), StoredPolicy::Refuse, None, FakeCompiler::present());
     let mut timings = Timings::default();
     let cancel = &mut |part| match part {
         0.0..0.8 => Ok(()),
@@ -120,17 +109,6 @@ fn a_tuning_ends_with_what_goes_wrong() {
     };
     let mut tuner = Tuner { driver: &driver, cubins: &cubins, timings: &mut timings, threads: 2 };
     assert_eq!(tuner.tune(&plan, &mut Tactics::default(), cancel).unwrap_err().status(), Status::Cancelled);
-}
-
-#[test]
-fn gate_and_up_that_are_stored_in_two_ways_are_refused_by_name() {
-    let mut plan = plan_of(Precision::Fp8);
-    check_plan(&plan).expect("all rows have scales");
-    let up = plan.weights.iter_mut().find(|weight| weight.name.contains("up")).expect("there is one");
-    up.scale.as_mut().expect("it is e4m3").granularity = Granularity::Block;
-    let error = check_plan(&plan).unwrap_err();
-    assert_eq!(error.status(), Status::Unsupported);
-    assert!(error.to_string().contains("gate") && error.to_string().contains("up"), "{error}");
 }
 
 /// Codes of activations are read by the warpgroup kernel alone, however few rows there are.

@@ -4,6 +4,7 @@
 //! It is stricter than a device: copies and launches that touch memory nobody allocated, handles that were released, and
 //! calls that a capture forbids are `Internal` errors.
 
+mod compiler;
 mod state;
 mod tests;
 
@@ -16,6 +17,7 @@ use super::driver::{
 };
 use super::matmul::{MatmulOperands, MatmulSpec};
 use crate::error::{Error, Result};
+pub use compiler::FakeCompiler;
 pub use state::MatmulLaunch;
 use state::{Block, Enqueued, Entry, State};
 

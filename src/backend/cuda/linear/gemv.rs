@@ -7,11 +7,9 @@ use crate::backend::cuda::call::{Call, Grid};
 use crate::backend::cuda::target::CudaTarget;
 
 /// Most rows that the kernel takes.
-pub(in crate::backend::cuda) const MOST_STREAMED: usize = 16;
+pub(super) const MOST_STREAMED: usize = 16;
 /// Bytes of weights that a block asks for ahead: more would delay its activations.
 const IN_FLIGHT: usize = 32 << 10;
-/// Shared memory that a block loses to the system.
-const RESERVED: usize = 1 << 10;
 const MOST_STAGES: usize = 6;
 /// Consumer warps; a producer warp comes to them.
 const CONSUMERS: usize = 8;
@@ -34,7 +32,7 @@ impl Layer<'_> {
     /// Forms that fit, by default two blocks to a multiprocessor where the activations leave room for four stages; else the
     /// activations travel too, and for sixteen rows one block with wide tiles reads them half as often.
     pub(super) fn gemvs(&self, target: &CudaTarget, rows: usize) -> Vec<Gemv> {
-        let (pair, whole) = (pair_bytes(target), target.shared_bytes - RESERVED);
+        let (pair, whole) = (target.shared_of_blocks(2), target.shared_of_blocks(1));
         let form = |tiles, chunk, streams_x, room| {
             let gemv = |stages| Gemv { rows, tiles, chunk, stages, streams_x };
             (1..=MOST_STAGES).rev().map(gemv).find(|gemv| self.gemv_shared(gemv) <= room)
@@ -62,7 +60,7 @@ impl Layer<'_> {
 
     pub(super) fn gemv_call(&self, target: &CudaTarget, gemv: Gemv) -> Call {
         let shared = self.gemv_shared(&gemv);
-        let resident = if shared <= pair_bytes(target) { 2 } else { 1 };
+        let resident = if shared <= target.shared_of_blocks(2) { 2 } else { 1 };
         let blocks = self.column_tiles(16 * gemv.tiles).min(resident * target.present);
         let limit = (IN_FLIGHT / (16 * gemv.tiles * gemv.chunk)).max(if gemv.tiles == 2 { 3 } else { 1 });
         let spec = self
@@ -86,9 +84,4 @@ impl Layer<'_> {
         let parts = CONSUMERS * gemv.rows * 16 * gemv.tiles * 4;
         gemv.stages * stage + once + parts
     }
-}
-
-/// Shared memory of each of two blocks on a multiprocessor.
-fn pair_bytes(target: &CudaTarget) -> usize {
-    target.shared_bytes / 2 - RESERVED
 }

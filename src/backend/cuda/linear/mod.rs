@@ -13,13 +13,11 @@ use super::target::CudaTarget;
 use super::work::{Linear, Operand};
 use crate::engine::{Granularity, Plan, WeightSpec};
 use crate::types::{Activation, DType};
-use gemv::Gemv;
+use gemv::{Gemv, MOST_STREAMED};
 use mma::Mma;
 use product::Product;
 use serde::{Deserialize, Serialize};
 use wgmma::Wgmma;
-
-use gemv::MOST_STREAMED;
 
 /// How a layer is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,16 +90,20 @@ impl<'a> Layer<'a> {
         // The tensor-core kernels know no norm, and the warpgroup kernel's operands have one type: the only one for codes.
         let multiplies = self.linear.norm.is_none();
         let warpgroups = target.arch.has_wgmma() && !target.invariant && (quantised || !self.is_e4m3());
-        let streamed = || self.gemvs(target, rows.next_power_of_two()).into_iter().map(Tactic::Gemv).collect();
-        let mut candidates: Vec<Tactic> = if streams { streamed() } else { Vec::new() };
-        if multiplies && warpgroups && (rows >= FEWEST_MULTIPLIED || quantised) {
-            candidates.extend(self.wgmmas(target, rows).into_iter().map(Tactic::Wgmma));
-        } else if multiplies && !warpgroups {
-            candidates.extend(self.mmas(target, rows).into_iter().map(Tactic::Mma));
-        }
-        if rows > FEWEST_MULTIPLIED {
-            candidates.sort_by_key(|candidate| matches!((candidate, warpgroups), (Tactic::Gemv(_), true)));
-        }
+        let streamed: Vec<Tactic> = match streams {
+            true => self.gemvs(target, rows.next_power_of_two()).into_iter().map(Tactic::Gemv).collect(),
+            false => Vec::new(),
+        };
+        let multiplied: Vec<Tactic> = match warpgroups {
+            _ if !multiplies => Vec::new(),
+            true if streams && rows < FEWEST_MULTIPLIED => Vec::new(),
+            true => self.wgmmas(target, rows).into_iter().map(Tactic::Wgmma).collect(),
+            false => self.mmas(target, rows).into_iter().map(Tactic::Mma).collect(),
+        };
+        let mut candidates = match warpgroups && rows > FEWEST_MULTIPLIED {
+            true => [multiplied, streamed].concat(),
+            false => [streamed, multiplied].concat(),
+        };
         if candidates.is_empty() {
             candidates.push(Tactic::Generic);
         }

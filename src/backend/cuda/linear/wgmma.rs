@@ -32,6 +32,16 @@ impl Wgmma {
         self.stages * ((self.bm + self.bn) * 128 + 16) + 1024
     }
 
+    /// Blocks of a cluster along the tokens, which share weights.
+    fn tall(&self) -> usize {
+        if self.share_x { 1 } else { self.cluster }
+    }
+
+    /// And along the outputs, which share tokens.
+    fn wide(&self) -> usize {
+        if self.share_x { self.cluster } else { 1 }
+    }
+
     /// With as many stages as fit.
     fn deepest(bm: usize, bn: usize, split: usize, cluster: usize, share_x: bool, most: usize) -> Self {
         let form = |stages| Self { bm, bn, stages, split, cluster, share_x };
@@ -76,7 +86,7 @@ impl Layer<'_> {
 
     /// Every form that the kernel has for this layer.
     fn all_wgmmas(&self, target: &CudaTarget, rows: usize) -> Vec<Wgmma> {
-        let most = target.shared_bytes - 1024;
+        let most = target.shared_of_blocks(1);
         let mut all = Vec::new();
         let heights: &[usize] = if rows <= 64 { &[64] } else { &[64, 128] };
         for &bm in heights {
@@ -97,18 +107,15 @@ impl Layer<'_> {
     /// What the kernel's source says of its macros, and that no block of a cluster or part of a sum is idle.
     fn has_wgmma(&self, form: &Wgmma, rows: usize) -> bool {
         let weight_rows = form.bn / self.matrices();
-        let (shared, alone) = if form.share_x { (form.bm, weight_rows) } else { (weight_rows, form.bm) };
         let halves = form.bm == 64 && self.matrices() == 2;
         (!halves || form.bn.is_multiple_of(64))
             && (!self.has_block_scales() || matches!(form.bn, 32 | 64 | 128))
-            && shared.is_multiple_of(8 * form.cluster)
-            && alone.is_multiple_of(8)
+            && form.bm.is_multiple_of(8 * form.wide())
+            && weight_rows.is_multiple_of(8 * form.tall())
             && self.k >= 512 * form.split
             && form.stages >= 3
-            && match form.share_x {
-                true => self.column_tiles(form.bn) >= form.cluster,
-                false => rows.div_ceil(form.bm) >= form.cluster,
-            }
+            && self.column_tiles(form.bn) >= form.wide()
+            && rows.div_ceil(form.bm) >= form.tall()
     }
 
     /// Cycles by a model: tiles run in waves; in each step of 128 bytes of K a block copies its operands from L2 and multiplies
@@ -121,11 +128,8 @@ impl Layer<'_> {
         let (tiles, blocks) = (self.wgmma_tiles(form, rows), target.multiprocessors / form.cluster * form.cluster);
         let waves = tiles.div_ceil(blocks);
         let steps = (self.k * bytes).div_ceil(128).div_ceil(form.split);
-        let (x, weight) = match form.share_x {
-            true => (form.bm / form.cluster, form.bn),
-            false => (form.bm, form.bn / form.cluster),
-        };
-        let step = ((x + weight) * 128 / FROM_L2).max(form.bm * form.bn / MULTIPLIED);
+        let copied = form.bm / form.wide() + form.bn / form.tall();
+        let step = (copied * 128 / FROM_L2).max(form.bm * form.bn / MULTIPLIED);
         let out = form.bm * form.bn * if form.split > 1 { 24 } else { 8 } / FROM_L2;
         let weights = self.matrices() * self.n * self.k * bytes / (tiles.min(blocks) * FROM_MEMORY);
         (waves * (steps * step + out)).max(weights)
@@ -133,17 +137,16 @@ impl Layer<'_> {
 
     /// Tiles with their parts of K for so many rows.
     fn wgmma_tiles(&self, form: &Wgmma, rows: usize) -> usize {
-        let (tall, wide) = if form.share_x { (1, form.cluster) } else { (form.cluster, 1) };
-        rows.div_ceil(form.bm).next_multiple_of(tall) * self.column_tiles(form.bn).next_multiple_of(wide) * form.split
+        let tiles = rows.div_ceil(form.bm).next_multiple_of(form.tall());
+        tiles * self.column_tiles(form.bn).next_multiple_of(form.wide()) * form.split
     }
 
     pub(super) fn wgmma_call(&self, target: &CudaTarget, wgmma: Wgmma, most: usize) -> Call {
         let Wgmma { bm, bn, stages, split, cluster, share_x } = wgmma;
-        let (tall, wide) = if share_x { (1, cluster) } else { (cluster, 1) };
         let grid = Grid::Persistent {
             per: bm as u32,
-            cluster: tall as u32,
-            tiles: (self.column_tiles(bn).next_multiple_of(wide) * split) as u32,
+            cluster: wgmma.tall() as u32,
+            tiles: (self.column_tiles(bn).next_multiple_of(wgmma.wide()) * split) as u32,
             most: (target.present / cluster * cluster) as u32,
         };
         let spec = self
@@ -172,15 +175,14 @@ impl Layer<'_> {
             (false, DType::F16) => (MapElement::Half, 64),
             (false, _) => (MapElement::Bf16, 64),
         };
-        let (x_parts, weight_parts) = if wgmma.share_x { (wgmma.cluster, 1) } else { (1, wgmma.cluster) };
-        let box_rows = wgmma.bn / self.matrices() / weight_parts;
+        let box_rows = wgmma.bn / self.matrices() / wgmma.tall();
         // The kernel wants a second map even where it has no second matrix.
         let weight = |index: usize| {
             let of = *linear.weights.get(index).unwrap_or(&linear.weights[0]);
             Arg::WeightMap { of, element, box_rows, box_columns }
         };
         vec![
-            Arg::BufferMap { of: linear.x, element, box_rows: wgmma.bm / x_parts, box_columns },
+            Arg::BufferMap { of: linear.x, element, box_rows: wgmma.bm / wgmma.wide(), box_columns },
             weight(0),
             weight(1),
             Arg::Buffer(linear.out),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::super::bind::{Binder, Bound, Loaded, Places};
 use super::super::call::{Call, Shared};
-use super::super::driver::{Address, Driver, Event};
+use super::super::driver::{Address, Driver};
+use super::super::event::TimedEvent;
 use super::super::memory::DeviceMemory;
 use super::super::step::{Counts, Layout};
 use super::super::work::{Linear, Operand};
@@ -33,8 +34,8 @@ pub(super) struct Bed<'a> {
     /// One for each copy of the weights.
     places: Vec<Places>,
     offsets: Vec<usize>,
-    start: Event,
-    end: Event,
+    start: TimedEvent,
+    end: TimedEvent,
     _memory: Vec<DeviceMemory>,
 }
 
@@ -70,16 +71,15 @@ impl<'a> Bed<'a> {
             layout: Layout::new(limits, 0, 1, 0),
             places: places.collect(),
             offsets,
-            start: driver.event(true)?,
-            end: driver.event(true)?,
+            start: TimedEvent::new(driver)?,
+            end: TimedEvent::new(driver)?,
             _memory: vec![activations, partial, counters, weights],
         })
     }
 
     /// What the layer reads and writes for `rows` rows, with the offset of each buffer.
     fn activations(driver: &Arc<dyn Driver>, linear: &Linear, rows: usize) -> Result<(DeviceMemory, Vec<usize>)> {
-        let operands: Vec<Operand> =
-            [Some(linear.x), linear.x_scale, linear.residual, Some(linear.out)].into_iter().flatten().collect();
+        let operands = [linear.reads(), vec![linear.out]].concat();
         let most = operands.iter().map(|operand| operand.buffer).max().unwrap_or(0);
         let (mut offsets, mut bytes) = (vec![0; most + 1], 0);
         let size = |operand: &Operand| (rows * operand.stride * operand.dtype.bytes()).next_multiple_of(ALIGNMENT);
@@ -89,7 +89,8 @@ impl<'a> Bed<'a> {
         }
         let memory = DeviceMemory::new(driver, bytes, "activations of a tuned layer")?;
         for operand in &operands {
-            fill(&**driver, memory.address + offsets[operand.buffer] as u64, size(operand), operand.dtype)?;
+            let to = memory.address + offsets[operand.buffer] as u64;
+            fill(&**driver, to, size(operand), &pattern(operand.dtype))?;
         }
         Ok((memory, offsets))
     }
@@ -104,12 +105,13 @@ impl<'a> Bed<'a> {
         let bytes: usize = needed.iter().map(|weight| size(*weight)).sum();
         let copies = COLD_BYTES.div_ceil(bytes).clamp(1, MOST_COPIES);
         let memory = DeviceMemory::new(driver, copies * bytes, "weights of a tuned layer")?;
+        let patterns: Vec<_> = needed.iter().map(|weight| pattern(plan.weights[*weight].dtype)).collect();
         let mut at = memory.address;
         let mut all = Vec::with_capacity(copies);
         for _ in 0..copies {
             let mut addresses = vec![0; plan.weights.len()];
-            for weight in &needed {
-                fill(&**driver, at, size(*weight), plan.weights[*weight].dtype)?;
+            for (weight, pattern) in needed.iter().zip(&patterns) {
+                fill(&**driver, at, size(*weight), pattern)?;
                 addresses[*weight] = at;
                 at += size(*weight) as u64;
             }
@@ -136,12 +138,12 @@ impl<'a> Bed<'a> {
             // The first replay warms up, and brings what a launch refuses to light.
             let mut times = (0..=REPLAYS)
                 .map(|_| {
-                    driver.record(self.start)?;
+                    driver.record(self.start.event)?;
                     // SAFETY: as above.
                     unsafe { driver.launch_graph(graph)? };
-                    driver.record(self.end)?;
-                    driver.wait(self.end)?;
-                    driver.elapsed(self.start, self.end)
+                    driver.record(self.end.event)?;
+                    driver.wait(self.end.event)?;
+                    driver.elapsed(self.start.event, self.end.event)
                 })
                 .collect::<Result<Vec<f32>>>()?
                 .split_off(1);
@@ -170,8 +172,6 @@ impl<'a> Bed<'a> {
 impl Drop for Bed<'_> {
     fn drop(&mut self) {
         let _ = self.driver.synchronize();
-        self.driver.release_event(self.start);
-        self.driver.release_event(self.end);
     }
 }
 
@@ -194,8 +194,7 @@ fn pattern(dtype: DType) -> Vec<u8> {
     }
 }
 
-fn fill(driver: &dyn Driver, to: Address, bytes: usize, dtype: DType) -> Result<()> {
-    let pattern = pattern(dtype);
+fn fill(driver: &dyn Driver, to: Address, bytes: usize, pattern: &[u8]) -> Result<()> {
     for start in (0..bytes).step_by(PATTERN) {
         // SAFETY: the range was allocated by the caller; the pattern outlives the copies, which are waited for.
         unsafe { driver.upload(to + start as u64, pattern.as_ptr(), PATTERN.min(bytes - start))? };

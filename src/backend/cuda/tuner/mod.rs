@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::bind::Modules;
 use super::call::Call;
-use super::choose::{Selector, half};
+use super::choose::Selector;
 use super::cubins::{Compiler, CubinStore};
 use super::cublas;
 use super::driver::Driver;
@@ -79,7 +79,7 @@ impl<C: Compiler> Tuner<'_, C> {
         let cubins = self.compile(&open, report)?;
         self.measure(plan, &layers, &open, &cubins, &mut summary, report)?;
         for (trial, fastest) in self.fastest(&trials) {
-            let layer = Layer::new(plan, &layers[trial.layer].0, half(plan));
+            let layer = Layer::new(plan, &layers[trial.layer].0, plan.precision.base());
             tactics.set(target.arch, layer.key(), trial.rows, fastest);
         }
         Ok(summary)
@@ -89,7 +89,7 @@ impl<C: Compiler> Tuner<'_, C> {
     fn trials(&self, plan: &Plan, target: &CudaTarget, layers: &[(Linear, BTreeSet<usize>)]) -> Result<Vec<Trial>> {
         let mut trials = Vec::new();
         for (index, (linear, sizes)) in layers.iter().enumerate() {
-            let layer = Layer::new(plan, linear, half(plan));
+            let layer = Layer::new(plan, linear, plan.precision.base());
             for &rows in sizes {
                 let candidates = layer.candidates(target, rows);
                 if candidates.len() < 2 {
@@ -110,14 +110,8 @@ impl<C: Compiler> Tuner<'_, C> {
         let specs: BTreeSet<_> = trials.iter().filter_map(|trial| trial.call.spec()).collect();
         let specs: Vec<_> = specs.into_iter().cloned().collect();
         let arch = self.driver.info().arch;
-        let mut cubins = Cubins::new();
-        // A handful between reports, so that a build can be cancelled.
-        for part in specs.chunks(4 * self.threads.max(1)) {
-            report(COMPILING * cubins.len() as f32 / specs.len() as f32)?;
-            let compiled = self.cubins.get_all(part, arch, self.threads)?;
-            cubins.extend(part.iter().cloned().zip(compiled));
-        }
-        Ok(cubins)
+        let cubins = self.cubins.get_all_reporting(&specs, arch, self.threads, &mut |part| report(COMPILING * part))?;
+        Ok(specs.into_iter().zip(cubins).collect())
     }
 
     /// Times every trial, layer by layer.

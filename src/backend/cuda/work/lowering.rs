@@ -2,7 +2,7 @@
 
 use super::fusion::Fusions;
 use super::{Attention, Buffer, Elementwise, Linear, Norm, Operand, Quantised, Work};
-use crate::engine::{Granularity, Plan, Precision, Rows, SCALE_BLOCK, Value, View};
+use crate::engine::{Granularity, Plan, Rows, SCALE_BLOCK, Value, View};
 use crate::types::{Activation, DType, Op};
 
 /// How works are chosen.
@@ -142,8 +142,7 @@ impl<'p> Lowering<'p> {
         if let Some((_, form)) = self.narrowed.iter().find(|(of, _)| *of == x) {
             return *form;
         }
-        let half = if self.plan.precision == Precision::F16 { DType::F16 } else { DType::BF16 };
-        let form = self.temporary(x.rows, x.columns, half);
+        let form = self.temporary(x.rows, x.columns, self.plan.precision.base());
         self.works.push(elementwise(Elementwise::Convert, x, None, form));
         self.narrowed.push((x, form));
         form

@@ -79,6 +79,13 @@ pub(super) struct Linear {
     pub(super) out: Operand,
 }
 
+impl Linear {
+    /// Every operand that is read.
+    pub(super) fn reads(&self) -> Vec<Operand> {
+        [Some(self.x), self.x_scale, self.residual].into_iter().flatten().collect()
+    }
+}
+
 /// A norm by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Norm {
@@ -136,7 +143,7 @@ impl Work {
     pub(super) fn operands(&self) -> (Vec<Operand>, Vec<Operand>) {
         match self {
             Work::Embedding { out, .. } | Work::Angles { out, .. } => (vec![], vec![*out]),
-            Work::Linear(l) => ([Some(l.x), l.x_scale, l.residual].into_iter().flatten().collect(), vec![l.out]),
+            Work::Linear(l) => (l.reads(), vec![l.out]),
             Work::Norm(n) => {
                 let (y, sum) = n.add.unzip();
                 let (codes, scale) = n.quantised.map(|form| (form.codes, form.scale)).unzip();
