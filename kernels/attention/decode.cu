@@ -20,6 +20,7 @@
 // before the last kernel boundary without programmatic launch, so their reading need not wait for the kernel before.
 // Grid: (SPLITS, KV_HEADS * ceil(GROUP / HEADS_PER_BLOCK), at least row_count); block: THREADS; no dynamic shared memory.
 #include "attention/cache.cuh"
+#include "common/cluster.cuh"
 
 #ifndef SPLITS
 #define SPLITS 1
@@ -106,23 +107,13 @@ __device__ __forceinline__ void value_fragment(u32 (&a)[4], const u32 (&v)[4][V_
 }
 __device__ __forceinline__ u32 value_dimension(u32 s, u32 g) { return (8 * (2 * s / V_VECTOR) + g) * V_VECTOR + 2 * s % V_VECTOR; }
 
-// One more of this row's slices has stored its results; says how many had before. What those stored can then be read.
-__device__ __forceinline__ u32 arrive(u32 *counter) {
-    u32 before;
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
-    return before;
-}
-
 #ifdef CLUSTER
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// The same place in the shared memory of another block of the cluster.
 __device__ __forceinline__ float2 load_remote(const float2 *local, u32 block) {
-    u32 at;
     float2 value;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(local)), "r"(block));
-    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(value.x), "=f"(value.y) : "r"(at) : "memory");
+    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(value.x), "=f"(value.y)
+                 : "r"(cluster_address(shared_address(local), block))
+                 : "memory");
     return value;
 }
 #endif

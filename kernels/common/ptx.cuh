@@ -92,6 +92,13 @@ __device__ __forceinline__ u32 movmatrix_trans(u32 a) {
     return d;
 }
 
+// Counts one that has stored its results; the count before. What those stored that were counted can then be read.
+__device__ __forceinline__ u32 arrive(u32 *counter) {
+    u32 before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
+}
+
 #if __CUDA_ARCH__ >= 900
 // ---- Barriers in shared memory on which bulk copies complete ----
 

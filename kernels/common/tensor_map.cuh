@@ -1,4 +1,4 @@
-// Tiled copies from global to shared memory by the copy engine (sm_90 and later), and the words of a cluster's blocks.
+// Tiled copies from global to shared memory by the copy engine (sm_90 and later), to one block or to a cluster's.
 #pragma once
 
 #include "common/ptx.cuh"
@@ -31,16 +31,6 @@ __device__ __forceinline__ void tensor_copy_multicast(u32 shared, const TensorMa
         : "memory");
 }
 
-__device__ __forceinline__ u32 cluster_rank() {
-    u32 rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-// All threads of all blocks of the cluster. Barriers that were initialised and fenced before can be used behind it; it orders
-// nothing else, which would be a fence of the whole device.
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
-}
 // Arrives at the barrier that lies at the same place in block `rank` of the cluster. It orders nothing but what this block sees:
 // release at cluster scope would be a fence of the whole device each time, and reads by the tensor cores need none.
 __device__ __forceinline__ void mbarrier_arrive_cluster(u32 barrier, u32 rank) {

@@ -76,6 +76,7 @@
 #define OUTPUT_F32 RESIDUAL
 #endif
 
+#include "common/cluster.cuh"
 #include "common/ptx.cuh"
 #include "common/tensor_map.cuh"
 #include "common/types.cuh"
@@ -177,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(384, RESIDENT)
         mbarrier_init_fence();
     }
     if (CLUSTER > 1)
-        cluster_sync();
+        cluster_sync_relaxed();
     else
         __syncthreads();
 
@@ -210,5 +211,5 @@ extern "C" __global__ void __launch_bounds__(384, RESIDENT)
         }
     }
     // A block's shared memory and barriers stay until its neighbours have made their last use of them.
-    if (CLUSTER > 1) cluster_sync();
+    if (CLUSTER > 1) cluster_sync_relaxed();
 }

@@ -20,7 +20,7 @@ __device__ __forceinline__ bool combine(float (&sums)[SUMS], const Tile &tile, c
     __syncwarp();
     u32 before = 0, *counter = counters + tile.index * CONSUMERS + at.warp;
     if (at.lane == 0) {
-        asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+        before = arrive(counter);
         if (before == SPLIT_K - 1) *counter = 0;
     }
     __syncwarp();

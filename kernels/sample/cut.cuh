@@ -132,7 +132,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         if (thread == 0) small.count = 0;
         if (source.together()) {
             if (thread < BINS) small.bins[thread] = mine;
-            cluster_sync();
+            meet();
             mine = 0;
             for (u32 b = 0; b < BLOCKS && thread < BINS; b++) mine += read_in(b, small.bins[thread]);
         }
@@ -143,7 +143,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         scanned += __shfl_sync(FULL, warps, (warp + 31) % 32) * (warp > 0);
         want(total);
         if (wanted > total) {
-            if (source.together()) cluster_sync();  // the others have read the sums
+            if (source.together()) meet();  // the others have read the sums
             return 0;
         }
         if (scanned - mine < wanted && wanted <= scanned) small.bin = thread, small.before = scanned - mine;
@@ -172,7 +172,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         if (source.together()) {
             // The leader lists what the blocks have listed, one after the other, and goes on alone.
             if (thread == 0) small.lowest_of_block = low, small.highest_of_block = high;
-            cluster_sync();
+            meet();
             u32 own = count, block = block_of_cluster(), before = 0;
             count = 0;
             for (u32 b = 0; b < BLOCKS; b++) {
@@ -181,7 +181,7 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
                 low = min(low, read_in(b, small.lowest_of_block)), high = max(high, read_in(b, small.highest_of_block));
             }
             for (u32 i = thread; count <= room && block > 0 && i < own; i += THREADS) write_in(0, large->places[before + i], large->places[i]);
-            cluster_sync();
+            meet();
             if (count <= room) source = {nullptr, list, block > 0 ? 0 : count, false};
         } else if (count <= room) {
             source = {nullptr, list, count, false};
@@ -212,6 +212,6 @@ __device__ __noinline__ u64 cut(Source source, u64 low, u64 high, Amount amount,
         if (before < wanted && wanted <= before + small.amounts[i]) small.found = own;
     }
     __syncthreads();
-    if (cluster) cluster_sync();
+    if (cluster) meet();
     return cluster ? read_in(0, small.found) : small.found;
 }

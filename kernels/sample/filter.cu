@@ -140,7 +140,7 @@ filter(SampleResult *results, u32 *sampled, const float *logits, const SampleRow
     threshold = max(threshold, (u64)min_p_key << 32);
     double share = uniform(row.seed, row.sequence, row.position);
     u64 drawn = cut<true>(source, LAST, FULL, weights, 0, share, threshold);
-    if (source.together()) cluster_sync();  // nobody leaves whose memory is read
+    if (source.together()) meet();  // nobody leaves whose memory is read
     if (threadIdx.x == 0 && block_of_cluster() == 0) {
         u32 token = token_of(drawn);
         sampled[row.slot] = token;

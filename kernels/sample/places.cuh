@@ -1,6 +1,7 @@
 // Tokens in the order of their places, where `filter` looks at them: in a row, in a list in shared memory, shared by the blocks of a cluster or not.
 #pragma once
 
+#include "common/cluster.cuh"
 #include "common/ptx.cuh"
 #include "sample/row.cuh"
 
@@ -39,19 +40,14 @@ __shared__ struct {
 
 #if BLOCKS > 1
 static_assert(BLOCKS <= 8, "portable clusters");
-__device__ __forceinline__ u32 block_of_cluster() {
-    u32 rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-__device__ __forceinline__ void cluster_sync() {
+__device__ __forceinline__ u32 block_of_cluster() { return cluster_rank(); }
+// Warps come to it apart, in which case it must not be `.aligned`.
+__device__ __forceinline__ void meet() {
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 template <class T>
 __device__ __forceinline__ u32 address_in(u32 block, const T &own) {
-    u32 address;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(&own)), "r"(block));
-    return address;
+    return cluster_address(shared_address(&own), block);
 }
 __device__ __forceinline__ u64 read_in(u32 block, const u64 &own) {
     u64 value;
@@ -68,7 +64,7 @@ __device__ __forceinline__ void write_in(u32 block, u64 &own, u64 value) {
 }
 #else
 __device__ __forceinline__ u32 block_of_cluster() { return 0; }
-__device__ __forceinline__ void cluster_sync() {}
+__device__ __forceinline__ void meet() {}
 __device__ __forceinline__ u64 read_in(u32, const u64 &own) { return own; }
 __device__ __forceinline__ u32 read_in(u32, const u32 &own) { return own; }
 __device__ __forceinline__ void write_in(u32, u64 &own, u64 value) { own = value; }
