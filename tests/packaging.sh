@@ -242,6 +242,7 @@ if [ -e "$prefix/lib/cmake/trtllm/trtllmConfig.cmake" ]; then
   check "bench, random weights" bench_dummy
   check "bench, wrong arguments" bench_refuses
   check "trtllm.hpp" cpp_header
+  . tests/ffi/run.sh
   check "sanitizers" sanitized
   check "valgrind, build and generate" valgrind_build_and_generate
   check "valgrind, callback and cancel" valgrind_cancel

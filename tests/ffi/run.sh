@@ -1,0 +1,71 @@
+# Sourced by tests/packaging.sh: callers in Go, C# and Python of the installed library. Each has a quickstart, which must tell
+# the story that the one in C tells, and tests of its own.
+
+ffi="$work/ffi"
+
+# installed COMMAND...: runs it where compilers and loader find the library.
+installed() {
+  PKG_CONFIG_PATH="$prefix/lib/pkgconfig" LD_LIBRARY_PATH="$prefix/lib" "$@"
+}
+
+# same_story COMMAND...: a quickstart, whose arguments follow.
+same_story() {
+  head -n -2 "$work/quickstart.txt" >"$ffi/story.expected" && rm -f "$ffi/quickstart.engine" &&
+    installed "$@" tests/models/tiny "$ffi/quickstart.engine" "$story" >"$ffi/story.found" && diff "$ffi/story.expected" "$ffi/story.found"
+}
+
+# same_layout COMMAND...: prints sizes and offsets of every struct as a C compiler sees them.
+same_layout() {
+  installed cc -std=c11 -Itests/capi -I"$prefix/include" tests/capi/layout.c -o "$ffi/layout" -L"$prefix/lib" -ltrtllm &&
+    installed "$ffi/layout" >"$ffi/layout.expected" && installed "$@" >"$ffi/layout.found" && diff "$ffi/layout.expected" "$ffi/layout.found"
+}
+
+# go_command ARGUMENTS...: in the module's folder, with a cache of its own and no way to download anything.
+go_command() {
+  (cd tests/ffi/go && GOCACHE="$ffi/go" GOPROXY=off GOTOOLCHAIN=local GOFLAGS= GOWORK=off installed go "$@")
+}
+
+go_format() {
+  local unformatted
+  unformatted=$(gofmt -l tests/ffi/go) && [ -z "$unformatted" ] || { echo "gofmt would change $unformatted"; return 1; }
+  go_command vet ./...
+}
+
+go_quickstart() {
+  go_command build -o "$ffi/quickstart" ./quickstart && same_story "$ffi/quickstart"
+}
+
+# The runtime looks at every pointer that C gets; from Go 1.21 on only a standard library of its own would.
+go_tests() {
+  local debug=""
+  case $(go env GOVERSION) in go1.19* | go1.20*) debug="cgocheck=2" ;; esac
+  GODEBUG="$debug" go_command test -count=1 .
+}
+
+csharp_build() {
+  local compile="mcs -langversion:7 -warnaserror -lib:$ffi"
+  $compile -target:library -out:"$ffi/Trtllm.dll" tests/ffi/csharp/Trtllm/*.cs &&
+    $compile -r:Trtllm.dll -out:"$ffi/Quickstart.exe" tests/ffi/csharp/Quickstart.cs &&
+    $compile -r:Trtllm.dll -r:System.Core -out:"$ffi/Tests.exe" tests/ffi/csharp/Tests/*.cs
+}
+
+csharp_tests() {
+  rm -rf "$ffi/csharp" && mkdir "$ffi/csharp" && installed mono "$ffi/Tests.exe" tests/models/tiny "$ffi/csharp"
+}
+
+# Warnings are errors, that of an object which nobody closed too.
+python_tests() {
+  installed python3 -B -W error tests/ffi/python/test.py
+}
+
+mkdir -p "$ffi"
+check "Go, format and vet" go_format
+check "Go, quickstart" go_quickstart
+check "Go, tests" go_tests
+check "C#, build" csharp_build
+check "C#, quickstart" same_story mono "$ffi/Quickstart.exe"
+check "C#, layout" same_layout mono "$ffi/Tests.exe" layout
+check "C#, tests" csharp_tests
+check "Python, quickstart" same_story python3 -B tests/ffi/python/quickstart.py
+check "Python, layout" same_layout python3 -B tests/ffi/python/layout.py
+check "Python, tests" python_tests
