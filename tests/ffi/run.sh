@@ -1,23 +1,25 @@
-# Sourced by tests/packaging.sh: callers in Go, C# and Python of the installed library. Each has a quickstart, which must tell
-# the story that the one in C tells, and tests of its own.
+# Sourced by tests/packaging.sh: callers in Go, C# and Python of the installed library. Each has a quickstart, which must
+# tell the story that the one in C tells, and tests of its own.
 
 ffi="$work/ffi"
 
-# installed COMMAND...: runs it where compilers and loader find the library.
+# installed COMMAND...: runs it where compilers and loader find the library; against hangs, not for long.
 installed() {
-  PKG_CONFIG_PATH="$prefix/lib/pkgconfig" LD_LIBRARY_PATH="$prefix/lib" "$@"
+  PKG_CONFIG_PATH="$prefix/lib/pkgconfig" LD_LIBRARY_PATH="$prefix/lib" timeout 300 "$@"
 }
 
 # same_story COMMAND...: a quickstart, whose arguments follow.
 same_story() {
   head -n -2 "$work/quickstart.txt" >"$ffi/story.expected" && rm -f "$ffi/quickstart.engine" &&
-    installed "$@" tests/models/tiny "$ffi/quickstart.engine" "$story" >"$ffi/story.found" && diff "$ffi/story.expected" "$ffi/story.found"
+    installed "$@" tests/models/tiny "$ffi/quickstart.engine" "$story" >"$ffi/story.found" &&
+    diff "$ffi/story.expected" "$ffi/story.found"
 }
 
 # same_layout COMMAND...: prints sizes and offsets of every struct as a C compiler sees them.
 same_layout() {
-  installed cc -std=c11 -Itests/capi -I"$prefix/include" tests/capi/layout.c -o "$ffi/layout" -L"$prefix/lib" -ltrtllm &&
-    installed "$ffi/layout" >"$ffi/layout.expected" && installed "$@" >"$ffi/layout.found" && diff "$ffi/layout.expected" "$ffi/layout.found"
+  cc -std=c11 -Itests/capi -I"$prefix/include" tests/capi/layout.c -o "$ffi/layout" -L"$prefix/lib" -ltrtllm &&
+    installed "$ffi/layout" >"$ffi/layout.expected" && installed "$@" >"$ffi/layout.found" &&
+    diff "$ffi/layout.expected" "$ffi/layout.found"
 }
 
 # go_command ARGUMENTS...: in the module's folder, with a cache of its own and no way to download anything.

@@ -10,7 +10,9 @@ static void on_response(void *user_data, const trtllm_response *response) {
     goResponse((uintptr_t)user_data, (trtllm_response *)response);
 }
 
-static void on_free(void *user_data) { goFree((uintptr_t)user_data); }
+static void on_free(void *user_data) {
+    goFree((uintptr_t)user_data);
+}
 
 trtllm_status bridge_build(const char *checkpoint_path, const char *engine_path, const trtllm_build_config *config,
                            uintptr_t progress) {

@@ -1,5 +1,5 @@
-/* The calls that take a callback. Go has no C functions to pass and may not keep a number in a pointer, so these take the
- * number of a cgo.Handle and put functions of their own in front of Go's. */
+/* The calls that take a callback. Go has no C functions to pass and may not keep a number in a pointer, so these take
+ * the number of a cgo.Handle and put functions of their own in front of Go's. */
 #ifndef TRTLLM_GO_BRIDGE_H
 #define TRTLLM_GO_BRIDGE_H
 

@@ -17,8 +17,8 @@ func (d *Delivery) Done() <-chan struct{} {
 	return d.done
 }
 
-// Wait waits for Done and gives the error with which the callback cancelled the request. A panic of the callback goes on
-// here.
+// Wait waits for Done and gives the error with which the callback cancelled the request. A panic of the callback goes
+// on here.
 func (d *Delivery) Wait() error {
 	<-d.done
 	return d.guard.result()
@@ -31,8 +31,8 @@ type listener struct {
 	delivery *Delivery
 }
 
-// Submit submits a request whose responses go to callback: in order, one at a time per executor, on a thread of the library.
-// The callback may submit and cancel; an error that it returns cancels the request and ends its calls.
+// Submit submits a request whose responses go to callback: in order, one at a time per executor, on a thread of the
+// library. The callback may submit and cancel; an error that it returns cancels the request and ends its calls.
 func (e *Executor) Submit(request *Request, callback func(*Response) error) (*Delivery, error) {
 	delivery := &Delivery{done: make(chan struct{})}
 	handle := cgo.NewHandle(&listener{executor: e, callback: callback, delivery: delivery})

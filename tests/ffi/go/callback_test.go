@@ -65,6 +65,25 @@ func TestCallsInsideACallback(t *testing.T) {
 	check(t, count(t, executor, `"cancelled":1`))
 }
 
+// Close waits for the callback that runs; none comes behind it.
+func TestCloseWhileACallbackRuns(t *testing.T) {
+	executor, err := NewExecutor(sharedEngine, nil)
+	ok(t, err)
+	inside := make(chan struct{}, 1000)
+	var last *Response
+	delivery, err := executor.Submit(greedy(900), func(response *Response) error {
+		inside <- struct{}{}
+		time.Sleep(20 * time.Millisecond)
+		last = response
+		return nil
+	})
+	ok(t, err)
+	<-inside
+	ok(t, executor.Close())
+	ok(t, wait(t, delivery))
+	check(t, last.FinishReason == FinishReasonCancelled, last)
+}
+
 func TestErrorOfACallback(t *testing.T) {
 	executor := newExecutor(t)
 	enough := errors.New("enough")

@@ -67,7 +67,8 @@ func (e *Error) Unwrap() error {
 	return e.Status
 }
 
-// call makes one call of the library. Call and message of a failure belong to one OS thread, where the library keeps it.
+// call makes one call of the library. Call and message of a failure belong to one OS thread, where the library keeps
+// it.
 func call(function func() C.trtllm_status) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -17,8 +17,8 @@ func TestErrorNamesItsCulprit(t *testing.T) {
 	check(t, StatusNotFound.String() == "NOT_FOUND" && Status(7).String() == "UNKNOWN")
 }
 
-// A goroutine that comes back from a long call, as loading a damaged engine is, finds the one processor taken and goes on in
-// another thread: it must still read the message of its own failure.
+// A goroutine that comes back from a long call, as loading a damaged engine is, finds the one processor taken and
+// goes on in another thread: it must still read the message of its own failure.
 func TestErrorsOfManyGoroutines(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	folder := t.TempDir()

@@ -78,8 +78,8 @@ func (e *ExecutorConfig) toC(isa *C.char) C.trtllm_executor_config {
 	return c
 }
 
-// NewExecutor creates an executor and starts its threads; nil stands for the defaults. Close it when it is not needed any
-// more.
+// NewExecutor creates an executor and starts its threads; nil stands for the defaults. Close it when it is not needed
+// any more.
 func NewExecutor(engine *Engine, config *ExecutorConfig) (*Executor, error) {
 	if config == nil {
 		defaults := NewExecutorConfig()
@@ -96,8 +96,8 @@ func NewExecutor(engine *Engine, config *ExecutorConfig) (*Executor, error) {
 	return executor, nil
 }
 
-// Close cancels what is unfinished and destroys the executor. Inside a callback it fails with StatusWouldDeadlock, and the
-// executor goes on.
+// Close cancels what is unfinished and destroys the executor. Inside a callback it fails with StatusWouldDeadlock,
+// and the executor goes on.
 func (e *Executor) Close() error {
 	return call(func() C.trtllm_status { return C.trtllm_executor_destroy(e.handle) })
 }

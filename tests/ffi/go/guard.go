@@ -1,7 +1,7 @@
 package trtllm
 
-// guard runs what C calls. A panic must not unwind through C: it is kept, and goes on in the goroutine that asks for the
-// result.
+// guard runs what C calls. A panic must not unwind through C: it is kept, and goes on in the goroutine that asks for
+// the result.
 type guard struct {
 	err      error
 	panicked any

@@ -14,7 +14,8 @@ const (
 	checkpoint = "../../models/tiny"
 	prompt     = "Once upon a time"
 	// What the README of the model tells as its greedy sample.
-	opening = ", there was a little rabbit named Theo. One night, Theo was in bed with his orange scarf when he heard a noise."
+	opening = ", there was a little rabbit named Theo. One night, Theo was in bed with his orange scarf when he heard a " +
+		"noise."
 )
 
 // enginePath is of an engine that all tests share, sharedEngine of that one, loaded.

@@ -5,8 +5,8 @@ import "C"
 
 import "context"
 
-// Stream is the responses of one request, as they come. One goroutine at a time may use it; one that waits in Next holds an
-// OS thread, as one that reads a file does. For thousands of requests at once, Submit is the better way.
+// Stream is the responses of one request, as they come. One goroutine at a time may use it; one that waits in Next
+// holds an OS thread, as one that reads a file does. For thousands of requests at once, Submit is the better way.
 type Stream struct {
 	executor  *Executor
 	requestID uint64
@@ -18,8 +18,8 @@ type Stream struct {
 	err      error
 }
 
-// Stream submits a request. When ctx ends, the request is cancelled: the stream goes on to its last response, and Err gives
-// the error of ctx. Close the stream.
+// Stream submits a request. When ctx ends, the request is cancelled: the stream goes on to its last response, and Err
+// gives the error of ctx. Close the stream.
 func (e *Executor) Stream(ctx context.Context, request *Request) (*Stream, error) {
 	requestID, err := request.submit(e, func(*C.trtllm_request) error { return nil })
 	if err != nil {
@@ -87,7 +87,8 @@ func (s *Stream) Response() *Response {
 	return s.response
 }
 
-// Err tells why Next gave false: nil at the end of the request, the error of the context that cancelled it, or an *Error.
+// Err tells why Next gave false: nil at the end of the request, the error of the context that cancelled it, or an
+// *Error.
 func (s *Stream) Err() error {
 	return s.err
 }
@@ -97,7 +98,8 @@ func (s *Stream) Cancel() error {
 	return s.executor.Cancel(s.requestID)
 }
 
-// Close cancels the request unless it has ended, and takes what is left of it, so that nothing stays behind in the executor.
+// Close cancels the request unless it has ended, and takes what is left of it, so that nothing stays behind in the
+// executor.
 func (s *Stream) Close() {
 	if !s.open {
 		return

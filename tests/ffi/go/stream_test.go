@@ -13,7 +13,7 @@ func contains(text, part string) bool {
 	return strings.Contains(text, part)
 }
 
-// counts takes one of the executor's counts.
+// count tells whether the executor counts so.
 func count(t *testing.T, executor *Executor, what string) bool {
 	t.Helper()
 	stats, err := executor.StatsJSON()
@@ -61,7 +61,8 @@ func TestPrompts(t *testing.T) {
 	check(t, err == nil && fromTokens == fromText, err, fromTokens, fromText)
 
 	sampling := NewSampling()
-	answer, err := executor.Generate(background(), &Request{Messages: []Message{{"user", "What is 3 + 4?"}}, Sampling: &sampling})
+	request = &Request{Messages: []Message{{"user", "What is 3 + 4?"}}, Sampling: &sampling}
+	answer, err := executor.Generate(background(), request)
 	check(t, err == nil && contains(answer, "3 + 4 = 7"), err, answer)
 }
 

@@ -74,7 +74,8 @@ func (t *Tokenizer) ApplyChatTemplate(messages []Message) (string, error) {
 	bytes := C.CBytes(chat)
 	defer C.free(bytes)
 	return text(func(buffer *C.char, capacity C.size_t, length *C.size_t) C.trtllm_status {
-		return C.trtllm_tokenizer_apply_chat_template(t.handle, (*C.char)(bytes), C.size_t(len(chat)), 1, buffer, capacity, length)
+		return C.trtllm_tokenizer_apply_chat_template(t.handle, (*C.char)(bytes), C.size_t(len(chat)), 1,
+			buffer, capacity, length)
 	})
 }
 

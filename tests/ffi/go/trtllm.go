@@ -12,8 +12,8 @@
 // Everything may be used from several goroutines at once, except a Stream. What is closed refuses further calls with
 // StatusInvalidHandle; it may be closed in any order, because the library keeps what is still needed.
 //
-// A handle of the library is a number in the shape of a pointer. That is no danger to the garbage collector: its type is
-// incomplete in C, so cgo marks it as not in Go's heap, and it is never followed.
+// A handle of the library is a number in the shape of a pointer. That is no danger to the garbage collector: its type
+// is incomplete in C, so cgo marks it as not in Go's heap, and it is never followed.
 package trtllm
 
 // #cgo pkg-config: trtllm

@@ -4,6 +4,7 @@ import json
 import signal
 import tempfile
 import threading
+import time
 import unittest
 from ctypes import c_void_p
 from pathlib import Path
@@ -213,11 +214,9 @@ class StreamTest(ExecutorCase):
 
         before = signal.signal(signal.SIGALRM, interrupt)
         self.addCleanup(signal.signal, signal.SIGALRM, before)
-        sampling = greedy(900)
-        sampling.n = 16
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
         with self.assertRaises(KeyboardInterrupt):
-            self.executor.generate(Request(PROMPT, sampling=sampling, stream=False))
+            self.executor.generate(Request(PROMPT, sampling=greedy(900), stream=False))
         self.assertEqual((self.executor.stats.cancelled, self.executor.stats.requests), (1, 0))
 
     def test_many_streams_at_once(self):
@@ -268,6 +267,21 @@ class CallbackTest(ExecutorCase):
         self.executor.submit(Request(PROMPT, sampling=greedy(4)), receive).done.result(LIMIT_S)
         inner[0].done.result(LIMIT_S)
         self.assertEqual(self.executor.stats.cancelled, 1)
+
+    def test_close_while_a_callback_runs(self):
+        """Closing waits for it; none comes behind."""
+        inside, finish_reasons = threading.Event(), []
+
+        def receive(response):
+            inside.set()
+            time.sleep(0.02)
+            finish_reasons.append(response.finish_reason)
+
+        delivery = self.executor.submit(Request(PROMPT, sampling=greedy(900)), receive)
+        inside.wait(LIMIT_S)
+        self.executor.close()
+        delivery.done.result(LIMIT_S)
+        self.assertIs(finish_reasons[-1], FinishReason.CANCELLED)
 
     def test_exception_of_a_callback(self):
         calls = []

@@ -44,6 +44,24 @@ internal static class CallbackTests
         }
     }
 
+    /// <summary>Disposing waits for the callback that runs; none comes behind it.</summary>
+    public static void DisposeWhileACallbackRuns()
+    {
+        var executor = new Executor(Model.Engine);
+        var inside = new ManualResetEventSlim();
+        Response last = null;
+        Delivery delivery = executor.Submit(Model.Greedy(900), response =>
+        {
+            inside.Set();
+            Thread.Sleep(20);
+            last = response;
+        });
+        inside.Wait();
+        executor.Dispose();
+        Check.That(delivery.Completion.Wait(Limit), "the callback was never freed");
+        Check.Equal(FinishReason.Cancelled, last.FinishReason);
+    }
+
     public static void ExceptionOfACallback()
     {
         using (var executor = new Executor(Model.Engine))

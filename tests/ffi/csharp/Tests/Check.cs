@@ -26,6 +26,9 @@ internal static class Check
         throw new Exception("nothing was thrown");
     }
 
+    internal static void Fails(Func<Status> call, Status status, string culprit) =>
+        Fails(() => TrtllmException.Check(call()), status, culprit);
+
     /// <summary>The library fails with that status, and its message names the culprit.</summary>
     internal static void Fails(Action action, Status status, string culprit)
     {

@@ -45,7 +45,8 @@ internal static class EngineTests
         var config = new BuildConfig { Progress = (phase, fraction) => false };
         Check.Fails(() => Builder.Build(Model.Checkpoint, path, config), Status.Cancelled, "");
         config.Progress = (phase, fraction) => throw new InvalidDataException("hot");
-        Check.Equal("hot", Check.Throws<InvalidDataException>(() => Builder.Build(Model.Checkpoint, path, config)).Message);
+        Exception thrown = Check.Throws<InvalidDataException>(() => Builder.Build(Model.Checkpoint, path, config));
+        Check.Equal("hot", thrown.Message);
         Check.That(!File.Exists(path), "a cancelled build leaves nothing");
     }
 

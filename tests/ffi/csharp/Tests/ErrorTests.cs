@@ -13,7 +13,9 @@ internal static class ErrorTests
         Check.Fails(() => new Engine("no/such-Grüße.engine"), Status.NotFound, "no/such-Grüße.engine");
     }
 
-    /// <summary>Every status of the enumeration has its name in the library, and no number of the library is missing.</summary>
+    /// <summary>
+    /// Every status of the enumeration has its name in the library, and no number of the library is missing.
+    /// </summary>
     public static void StatusNames()
     {
         for (int status = 0; status < 1000; status++)
@@ -47,7 +49,9 @@ internal static class ErrorTests
         Check.That(Engine.LibraryVersion.StartsWith("0.1."), Engine.LibraryVersion);
     }
 
-    /// <summary>A disposed object is refused by .NET, its bare handle by the library; others are none of its business.</summary>
+    /// <summary>
+    /// A disposed object is refused by .NET, its bare handle by the library; others are none of its business.
+    /// </summary>
     public static void DisposedHandles()
     {
         var engine = new Engine(Model.EnginePath);
@@ -59,8 +63,8 @@ internal static class ErrorTests
         Check.Throws<ObjectDisposedException>(() => engine.Sampling.ToString());
         Check.Throws<ObjectDisposedException>(() => engine.Info.ToString());
         Check.Throws<ObjectDisposedException>(() => new Executor(engine));
-        Check.Fails(() => TrtllmException.Check(Native.trtllm_engine_destroy(bare)), Status.InvalidHandle, "was destroyed");
-        Check.Fails(() => TrtllmException.Check(Native.trtllm_request_destroy(bare)), Status.InvalidHandle, "`request`");
+        Check.Fails(() => Native.trtllm_engine_destroy(bare), Status.InvalidHandle, "was destroyed");
+        Check.Fails(() => Native.trtllm_request_destroy(bare), Status.InvalidHandle, "`request`");
         Check.Fails(() => new Response(new IntPtr(0x5a5a5a5a)), Status.InvalidHandle, "`response`");
 
         Check.That(executor.Generate(Model.Greedy(4)) != "", "what was made from an engine keeps it alive");

@@ -6,8 +6,8 @@ internal static class Model
     internal const string Prompt = "Once upon a time";
 
     /// <summary>What the README of the model tells as its greedy sample.</summary>
-    internal const string Opening = ", there was a little rabbit named Theo. One night, Theo was in bed with his orange scarf " +
-        "when he heard a noise.";
+    internal const string Opening =
+        ", there was a little rabbit named Theo. One night, Theo was in bed with his orange scarf when he heard a noise.";
 
     internal static string Checkpoint { get; private set; }
     internal static string EnginePath { get; private set; }

@@ -3,8 +3,8 @@ using System.IO;
 using System.Reflection;
 
 /// <summary>
-/// Tests.exe CHECKPOINT FOLDER builds an engine in the empty folder and runs every public method of the classes that end in
-/// Tests. Tests.exe layout prints sizes and offsets of the structs as tests/capi/layout.c does.
+/// Tests.exe CHECKPOINT FOLDER builds an engine in the empty folder and runs every public method of the classes that
+/// end in Tests. Tests.exe layout prints sizes and offsets of the structs as tests/capi/layout.c does.
 /// </summary>
 internal static class Program
 {
@@ -28,7 +28,7 @@ internal static class Program
     private static int Run(Type type)
     {
         int failed = 0;
-        foreach (MethodInfo test in type.GetMethods(BindingFlags.Static | BindingFlags.Public | BindingFlags.DeclaredOnly))
+        foreach (MethodInfo test in type.GetMethods(BindingFlags.Static | BindingFlags.Public))
         {
             try
             {

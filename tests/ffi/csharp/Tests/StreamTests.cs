@@ -141,8 +141,10 @@ internal static class StreamTests
             Request request = Model.Greedy(8);
             request.Sampling.TopP = -1;
             Check.Fails(() => executor.Generate(request), Status.InvalidArgument, "top_p");
-            Check.Fails(() => executor.Generate(new Request { Tokens = new uint[] { 100000 } }), Status.InvalidArgument, "100000");
-            Check.Fails(() => new Executor(Model.Engine, new ExecutorConfig { Isa = "abacus" }), Status.InvalidArgument, "abacus");
+            request = new Request { Tokens = new uint[] { 100000 } };
+            Check.Fails(() => executor.Generate(request), Status.InvalidArgument, "100000");
+            var config = new ExecutorConfig { Isa = "abacus" };
+            Check.Fails(() => new Executor(Model.Engine, config), Status.InvalidArgument, "abacus");
         }
     }
 

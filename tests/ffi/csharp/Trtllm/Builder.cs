@@ -49,7 +49,9 @@ namespace Trtllm
 
     public static class Builder
     {
-        /// <summary>Builds an engine file from the folder of a Hugging Face checkpoint; it appears when it is complete.</summary>
+        /// <summary>
+        /// Builds an engine file from the folder of a Hugging Face checkpoint; it appears when it is complete.
+        /// </summary>
         public static void Build(string checkpointPath, string enginePath, BuildConfig config = null)
         {
             config = config ?? new BuildConfig();

@@ -84,8 +84,8 @@ namespace Trtllm
         }
 
         /// <summary>
-        /// The responses of a request, as they come. It is submitted when the enumeration begins, and cancelled when that is
-        /// given up before its end. Cancelling by the token ends in one more response, and then in an
+        /// The responses of a request, as they come. It is submitted when the enumeration begins, and cancelled when
+        /// that is given up before its end. Cancelling by the token ends in one more response, and then in an
         /// <see cref="OperationCanceledException"/>. A failed sequence throws its error.
         /// </summary>
         public IEnumerable<Response> Stream(
@@ -125,9 +125,9 @@ namespace Trtllm
         }
 
         /// <summary>
-        /// Submits a request whose responses go to a callback: in order, one at a time per executor, on a thread of the
-        /// library. The callback may submit and cancel. An exception that leaves it cancels the request and ends its calls;
-        /// <see cref="Delivery.Completion"/> hands it on.
+        /// Submits a request whose responses go to a callback: in order, one at a time per executor, on a thread of
+        /// the library. The callback may submit and cancel. An exception that leaves it cancels the request and ends
+        /// its calls; <see cref="Delivery.Completion"/> hands it on.
         /// </summary>
         public Delivery Submit(Request request, Action<Response> callback)
         {
@@ -157,8 +157,8 @@ namespace Trtllm
         }
 
         /// <summary>
-        /// Cancels what is unfinished and stops the threads, so that whoever waits in a stream comes back. Inside a callback
-        /// it throws <see cref="Status.WouldDeadlock"/>, and the executor goes on.
+        /// Cancels what is unfinished and stops the threads, so that whoever waits in a stream comes back. Inside a
+        /// callback it throws <see cref="Status.WouldDeadlock"/>, and the executor goes on.
         /// </summary>
         public void Dispose()
         {
@@ -201,7 +201,9 @@ namespace Trtllm
             }
         }
 
-        /// <summary>Cancels a request and takes what is left of it, so that nothing stays behind in the executor.</summary>
+        /// <summary>
+        /// Cancels a request and takes what is left of it, so that nothing stays behind in the executor.
+        /// </summary>
         private void Abandon(ulong id)
         {
             CancelQuietly(id);

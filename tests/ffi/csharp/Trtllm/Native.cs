@@ -282,10 +282,12 @@ namespace Trtllm
         internal static extern Status trtllm_request_set_sampling(RequestHandle request, ref trtllm_sampling sampling);
 
         [DllImport(Library)]
-        internal static extern Status trtllm_request_add_stop_string(RequestHandle request, byte[] text, UIntPtr length);
+        internal static extern Status trtllm_request_add_stop_string(
+            RequestHandle request, byte[] text, UIntPtr length);
 
         [DllImport(Library)]
-        internal static extern Status trtllm_request_add_stop_tokens(RequestHandle request, uint[] tokens, UIntPtr count);
+        internal static extern Status trtllm_request_add_stop_tokens(
+            RequestHandle request, uint[] tokens, UIntPtr count);
 
         [DllImport(Library)]
         internal static extern Status trtllm_request_add_logit_bias(RequestHandle request, uint token, float bias);

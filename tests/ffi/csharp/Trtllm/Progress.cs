@@ -5,9 +5,9 @@ using System.Runtime.InteropServices;
 namespace Trtllm
 {
     /// <summary>
-    /// Is told how far a build or a load is: the phase, and its done fraction from 0 to 1. Returning false cancels: the call
-    /// throws a <see cref="TrtllmException"/> of <see cref="Status.Cancelled"/>. An exception cancels too, and the call
-    /// throws that one.
+    /// Is told how far a build or a load is: the phase, and its done fraction from 0 to 1. Returning false cancels:
+    /// the call throws a <see cref="TrtllmException"/> of <see cref="Status.Cancelled"/>. An exception cancels too,
+    /// and the call throws that one.
     /// </summary>
     public delegate bool Progress(string phase, double fraction);
 

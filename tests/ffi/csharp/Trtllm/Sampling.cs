@@ -2,7 +2,9 @@ using System;
 
 namespace Trtllm
 {
-    /// <summary>How a token is chosen, and when a generation ends. Begins from the defaults: greedy, at most 128 tokens.</summary>
+    /// <summary>
+    /// How a token is chosen, and when a generation ends. Begins from the defaults: greedy, at most 128 tokens.
+    /// </summary>
     public sealed class Sampling
     {
         public ulong Seed { get; set; }
@@ -19,7 +21,9 @@ namespace Trtllm
         /// <summary>Sequences generated from the one prompt.</summary>
         public uint N { get; set; }
 
-        /// <summary>Of so many most likely tokens beside the chosen one; 0: of the chosen one alone; -1: none.</summary>
+        /// <summary>
+        /// Of so many most likely tokens beside the chosen one; 0: of the chosen one alone; -1: none.
+        /// </summary>
         public int Logprobs { get; set; }
 
         public bool IgnoreEos { get; set; }
@@ -63,8 +67,8 @@ namespace Trtllm
 
         private static Native.trtllm_sampling Defaults()
         {
-            TrtllmException.Check(
-                Native.trtllm_sampling_init(Native.SizeOf<Native.trtllm_sampling>(), out Native.trtllm_sampling sampling));
+            TrtllmException.Check(Native.trtllm_sampling_init(
+                Native.SizeOf<Native.trtllm_sampling>(), out Native.trtllm_sampling sampling));
             return sampling;
         }
     }

@@ -20,7 +20,8 @@ namespace Trtllm
             var tokens = new uint[bytes.Length + 8];
             while (true)
             {
-                Status status = Native.trtllm_tokenizer_encode(handle, bytes, (UIntPtr)bytes.Length, specialTokens ? 1 : 0,
+                Status status = Native.trtllm_tokenizer_encode(
+                    handle, bytes, (UIntPtr)bytes.Length, specialTokens ? 1 : 0,
                     tokens, (UIntPtr)tokens.Length, out UIntPtr count);
                 if (status == Status.BufferTooSmall)
                 {
@@ -34,8 +35,9 @@ namespace Trtllm
         }
 
         /// <summary>Leaves special tokens out.</summary>
-        public string Decode(uint[] tokens) => Text.OfUnknownSize((byte[] buffer, UIntPtr capacity, out UIntPtr length) =>
-            Native.trtllm_tokenizer_decode(handle, tokens, (UIntPtr)tokens.Length, 1, buffer, capacity, out length));
+        public string Decode(uint[] tokens) =>
+            Text.OfUnknownSize((byte[] buffer, UIntPtr capacity, out UIntPtr length) => Native.trtllm_tokenizer_decode(
+                handle, tokens, (UIntPtr)tokens.Length, 1, buffer, capacity, out length));
 
         /// <summary>
         /// Renders a conversation, a JSON array of role and content, up to where the assistant's answer begins.

@@ -25,8 +25,8 @@ class Executor(Owner):
     def stream(self, prompt, sampling=None):
         """The responses of a request, or of a text and its sampling, as they come.
 
-        It is submitted when the iteration begins, and cancelled when that is closed or left before its end. A failed sequence
-        raises its error.
+        It is submitted when the iteration begins, and cancelled when that is closed or left before its end. A failed
+        sequence raises its error.
         """
         request_id = self._submit(_request(prompt, sampling))
         last = False
@@ -48,7 +48,8 @@ class Executor(Owner):
     def submit(self, request, callback):
         """Submits a request whose responses go to `callback`: in order, one at a time, on a thread of the library.
 
-        The callback may submit and cancel. An exception of it cancels the request and ends its calls; the delivery hands it on.
+        The callback may submit and cancel. An exception of it cancels the request and ends its calls; the delivery
+        hands it on.
         """
         listener = Listener(self._handle, callback)
         listener.attach(request._handle)

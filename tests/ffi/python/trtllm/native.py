@@ -8,8 +8,8 @@ from .status import Error, Status
 
 VERSION = (0, 1)
 
-# The SONAME: before version 1.0 another minor version is another library. CDLL lets go of Python's lock during a call. That is
-# needed: the library waits for its callbacks, and they want the lock.
+# The SONAME: before version 1.0 another minor version is another library. CDLL lets go of Python's lock during a
+# call. That is needed: the library waits for its callbacks, and they want the lock.
 _library = ctypes.CDLL("libtrtllm.so.0.1")
 
 

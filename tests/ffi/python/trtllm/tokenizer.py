@@ -22,7 +22,8 @@ class Tokenizer(Owner):
         while True:
             tokens = (c_uint32 * count.value)()
             try:
-                call("tokenizer_encode", self._handle, text, len(text), special_tokens, tokens, len(tokens), byref(count))
+                arguments = text, len(text), special_tokens, tokens, len(tokens), byref(count)
+                call("tokenizer_encode", self._handle, *arguments)
             except Error as error:
                 if error.status != Status.BUFFER_TOO_SMALL:
                     raise
