@@ -2,6 +2,7 @@ using System;
 using System.Collections.Generic;
 using System.Linq;
 using System.Threading;
+using System.Threading.Tasks;
 using Trtllm;
 
 internal static class CallbackTests
@@ -60,6 +61,36 @@ internal static class CallbackTests
         executor.Dispose();
         Check.That(delivery.Completion.Wait(Limit), "the callback was never freed");
         Check.Equal(FinishReason.Cancelled, last.FinishReason);
+    }
+
+    /// <summary>The library alone keeps a callback alive, and lets go of it at the end.</summary>
+    public static void CallbacksLiveAsLongAsTheyAreNeeded()
+    {
+        using (var executor = new Executor(Model.Engine))
+        {
+            var held = new List<WeakReference>();
+            var completions = new List<Task>();
+            // In a thread of its own, so that nothing of it is left on this stack.
+            var submitter = new Thread(() =>
+            {
+                for (int i = 0; i < 20; i++) completions.Add(SubmitListening(executor, held));
+            });
+            submitter.Start();
+            submitter.Join();
+            GC.Collect();
+            Check.That(Task.WaitAll(completions.ToArray(), Limit), "a callback was never freed");
+            GC.Collect();
+            // The collector takes what looks like a reference on a stack for one.
+            int alive = held.Count(reference => reference.IsAlive);
+            Check.That(alive <= 10, alive + " of 20 are still held");
+        }
+    }
+
+    private static Task SubmitListening(Executor executor, List<WeakReference> held)
+    {
+        var texts = new List<string>();
+        held.Add(new WeakReference(texts));
+        return executor.Submit(Model.Greedy(48), response => texts.Add(response.Text)).Completion;
     }
 
     public static void ExceptionOfACallback()
