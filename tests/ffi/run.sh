@@ -24,7 +24,7 @@ same_layout() {
 
 # go_command ARGUMENTS...: in the module's folder, with a cache of its own and no way to download anything.
 go_command() {
-  (cd tests/ffi/go && GOCACHE="$ffi/go" GOPROXY=off GOTOOLCHAIN=local GOFLAGS= GOWORK=off installed go "$@")
+  (cd tests/ffi/go && GOENV=off GOPATH="$ffi/gopath" GOCACHE="$ffi/go" GOPROXY=off GOTOOLCHAIN=local GOFLAGS= GOWORK=off installed go "$@")
 }
 
 go_format() {

@@ -2,6 +2,7 @@ package trtllm
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,36 @@ func TestCloseWhileACallbackRuns(t *testing.T) {
 	ok(t, executor.Close())
 	ok(t, wait(t, delivery))
 	check(t, last.FinishReason == FinishReasonCancelled, last)
+}
+
+// The library alone keeps a callback alive, and lets go of it at the end.
+func TestCallbacksLiveAsLongAsTheyAreNeeded(t *testing.T) {
+	const callbacks = 20
+	executor := newExecutor(t)
+	freed := make(chan struct{}, callbacks)
+	var deliveries []*Delivery
+	for i := 0; i < callbacks; i++ {
+		text := &strings.Builder{}
+		runtime.SetFinalizer(text, func(*strings.Builder) { freed <- struct{}{} })
+		delivery, err := executor.Submit(greedy(48), func(response *Response) error {
+			text.WriteString(response.Text)
+			return nil
+		})
+		ok(t, err)
+		deliveries = append(deliveries, delivery)
+	}
+	runtime.GC()
+	for _, delivery := range deliveries {
+		ok(t, wait(t, delivery))
+	}
+	for i := 0; i < callbacks; i++ {
+		runtime.GC()
+		select {
+		case <-freed:
+		case <-time.After(10 * time.Second):
+			t.Fatal(callbacks-i, "callbacks are still held")
+		}
+	}
 }
 
 func TestErrorOfACallback(t *testing.T) {

@@ -1,4 +1,4 @@
-"""Tests of the Python binding, on an engine of the tiny model: python3 -m unittest discover -p test.py"""
+"""Tests of the Python binding, on an engine of the tiny model."""
 
 import json
 import signal
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trtllm
 from trtllm import FinishReason, Precision, Request, Sampling, Status, Target
+from trtllm.delivery import Listener
 from trtllm.native import call, name_of_status
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "models" / "tiny"
@@ -24,14 +25,17 @@ LIMIT_S = 60
 
 
 def setUpModule():
+    global folder, folder_path, engine_path, engine
     folder = tempfile.TemporaryDirectory()
-    unittest.addModuleCleanup(folder.cleanup)
-    global folder_path, engine_path, engine
     folder_path = Path(folder.name)
     engine_path = folder_path / "model.engine"
     trtllm.build(CHECKPOINT, engine_path)
     engine = trtllm.Engine(engine_path)
-    unittest.addModuleCleanup(engine.close)
+
+
+def tearDownModule():
+    engine.close()
+    folder.cleanup()
 
 
 def greedy(max_tokens):
@@ -239,6 +243,11 @@ class StreamTest(ExecutorCase):
 
 
 class CallbackTest(ExecutorCase):
+    def tearDown(self):
+        """The library has let go of every callback."""
+        self.executor.close()
+        self.assertEqual(Listener._held, {})
+
     def test_callback(self):
         responses, threads = [], set()
 
@@ -296,11 +305,8 @@ class CallbackTest(ExecutorCase):
         self.assertEqual((len(calls), self.executor.stats.cancelled, self.executor.stats.requests), (1, 1, 0))
 
     def test_callback_of_a_refused_request(self):
-        from trtllm.delivery import Listener
-
         request = Request(PROMPT, sampling=greedy(0))
         self.fails(Status.INVALID_ARGUMENT, "max_tokens", self.executor.submit, request, print)
-        self.assertEqual(Listener._held, {})
 
 
 def run_threads(function, count):
