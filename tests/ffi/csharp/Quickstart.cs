@@ -1,4 +1,5 @@
 using System;
+using System.Text;
 using Trtllm;
 
 /// <summary>From a Hugging Face checkpoint to streamed text: Quickstart.exe CHECKPOINT ENGINE PROMPT</summary>
@@ -11,6 +12,8 @@ internal static class Quickstart
             Console.Error.WriteLine("usage: Quickstart.exe CHECKPOINT ENGINE PROMPT");
             return 2;
         }
+        // Whatever the locale, no letter of the text becomes a question mark.
+        Console.OutputEncoding = new UTF8Encoding(false);
         try
         {
             Tell(arguments[0], arguments[1], arguments[2]);
