@@ -15,11 +15,22 @@ same_story() {
     diff "$ffi/story.expected" "$ffi/story.found"
 }
 
-# same_layout COMMAND...: prints sizes and offsets of every struct as a C compiler sees them.
-same_layout() {
+# Every constant of the headers and its value.
+constants() {
+  sed -nE 's/^ +(TRTLLM_[A-Z0-9_]+) = ([0-9]+),$/\1 \2/p' "$prefix"/include/trtllm/*.h
+}
+
+# What the headers declare: size and offsets of every struct as a C compiler sees them, and the constants.
+declarations() {
   cc -std=c11 -Itests/capi -I"$prefix/include" tests/capi/layout.c -o "$ffi/layout" -L"$prefix/lib" -ltrtllm &&
-    installed "$ffi/layout" >"$ffi/layout.expected" && installed "$@" >"$ffi/layout.found" &&
-    diff "$ffi/layout.expected" "$ffi/layout.found"
+    installed "$ffi/layout" && constants
+}
+
+# same_declarations COMMAND...: prints them in the same words, in whatever order.
+same_declarations() {
+  declarations >"$ffi/declarations" && sort "$ffi/declarations" >"$ffi/declarations.expected" &&
+    installed "$@" >"$ffi/declarations" && sort "$ffi/declarations" >"$ffi/declarations.found" &&
+    diff "$ffi/declarations.expected" "$ffi/declarations.found"
 }
 
 # go_command ARGUMENTS...: in the module's folder, with a cache of its own and no way to download anything.
@@ -31,6 +42,13 @@ go_format() {
   local unformatted
   unformatted=$(gofmt -l tests/ffi/go) && [ -z "$unformatted" ] || { echo "gofmt would change $unformatted"; return 1; }
   go_command vet ./...
+}
+
+# Go takes layouts and values from the headers themselves; that it has all constants is left to see.
+go_constants() {
+  constants | cut -d ' ' -f 1 | sort >"$ffi/constants.expected" &&
+    grep -ohE ' = C\.TRTLLM_[A-Z0-9_]+' tests/ffi/go/*.go | sed 's/ = C\.//' | sort >"$ffi/constants.found" &&
+    diff "$ffi/constants.expected" "$ffi/constants.found"
 }
 
 go_quickstart() {
@@ -62,12 +80,13 @@ python_tests() {
 
 mkdir -p "$ffi"
 check "Go, format and vet" go_format
+check "Go, constants" go_constants
 check "Go, quickstart" go_quickstart
 check "Go, tests" go_tests
 check "C#, build" csharp_build
 check "C#, quickstart" same_story mono "$ffi/Quickstart.exe"
-check "C#, layout" same_layout mono "$ffi/Tests.exe" layout
+check "C#, declarations" same_declarations mono "$ffi/Tests.exe" declarations
 check "C#, tests" csharp_tests
 check "Python, quickstart" same_story python3 -B tests/ffi/python/quickstart.py
-check "Python, layout" same_layout python3 -B tests/ffi/python/layout.py
+check "Python, declarations" same_declarations python3 -B tests/ffi/python/declarations.py
 check "Python, tests" python_tests

@@ -11,11 +11,19 @@ type Engine struct {
 	handle *C.trtllm_engine
 }
 
+// LoadMode is how weights come into memory.
+type LoadMode int32
+
+// The load modes: the file is mapped and must not be changed while it is in use, or read and may then be changed.
+const (
+	LoadModeMap  LoadMode = C.TRTLLM_LOAD_MODE_MAP
+	LoadModeRead LoadMode = C.TRTLLM_LOAD_MODE_READ
+)
+
 // EngineConfig says how an engine is loaded; its zero value holds the defaults.
 type EngineConfig struct {
 	Progress Progress
-	// Read the file into memory instead of mapping it, so that it may be changed or removed.
-	Read bool
+	LoadMode LoadMode
 	// TrustWeights leaves out holding every weight against its checksum.
 	TrustWeights bool
 }
@@ -61,9 +69,7 @@ func LoadEngine(path string, config *EngineConfig) (*Engine, error) {
 
 func (e *EngineConfig) toC() (c C.trtllm_engine_config, err error) {
 	err = call(func() C.trtllm_status { return C.trtllm_engine_config_init(C.size_t(unsafe.Sizeof(c)), &c) })
-	if e.Read {
-		c.load_mode = C.TRTLLM_LOAD_MODE_READ
-	}
+	c.load_mode = C.int32_t(e.LoadMode)
 	c.verify_weights = flag(!e.TrustWeights)
 	return c, err
 }

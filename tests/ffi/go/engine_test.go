@@ -39,7 +39,7 @@ func TestProgress(t *testing.T) {
 	ok(t, Build(checkpoint, path, &BuildConfig{Precision: PrecisionF32, Progress: progress}))
 	check(t, len(phases) > 1 && before == 1, phases, before)
 
-	engine, err := LoadEngine(path, &EngineConfig{Read: true, Progress: progress})
+	engine, err := LoadEngine(path, &EngineConfig{LoadMode: LoadModeRead, Progress: progress})
 	ok(t, err)
 	info, err := engine.Info()
 	check(t, err == nil && info.Precision == PrecisionF32, err, info)

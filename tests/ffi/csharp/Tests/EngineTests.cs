@@ -33,7 +33,7 @@ internal static class EngineTests
         string path = Beside("progress.engine");
         Builder.Build(Model.Checkpoint, path, new BuildConfig { Precision = Precision.F32, Progress = progress });
         Check.That(phases.Count > 1 && before == 1, before);
-        using (var engine = new Engine(path, new EngineConfig { Read = true, Progress = progress }))
+        using (var engine = new Engine(path, new EngineConfig { LoadMode = LoadMode.Read, Progress = progress }))
         {
             Check.Equal(Precision.F32, engine.Info.Precision);
         }

@@ -13,19 +13,6 @@ internal static class ErrorTests
         Check.Fails(() => new Engine("no/such-Grüße.engine"), Status.NotFound, "no/such-Grüße.engine");
     }
 
-    /// <summary>
-    /// Every status of the enumeration has its name in the library, and no number of the library is missing.
-    /// </summary>
-    public static void StatusNames()
-    {
-        for (int status = 0; status < 1000; status++)
-        {
-            string name = Text.FromC(Native.trtllm_status_name(status));
-            string expected = Enum.IsDefined(typeof(Status), status) ? ((Status)status).ToString() : "UNKNOWN";
-            Check.Equal(expected.ToUpperInvariant(), name == "UNKNOWN" ? name : name.Replace("_", ""));
-        }
-    }
-
     public static void ErrorsBelongToTheirThread()
     {
         var wrong = new ConcurrentBag<string>();

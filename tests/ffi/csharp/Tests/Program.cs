@@ -4,15 +4,15 @@ using System.Reflection;
 
 /// <summary>
 /// Tests.exe CHECKPOINT FOLDER builds an engine in the empty folder and runs every public method of the classes that
-/// end in Tests. Tests.exe layout prints sizes and offsets of the structs as tests/capi/layout.c does.
+/// end in Tests. Tests.exe declarations prints what <see cref="Declarations"/> has.
 /// </summary>
 internal static class Program
 {
     private static int Main(string[] arguments)
     {
-        if (arguments.Length == 1 && arguments[0] == "layout")
+        if (arguments.Length == 1 && arguments[0] == "declarations")
         {
-            Layout.Print();
+            Declarations.Print();
             return 0;
         }
         Model.Build(arguments[0], Path.Combine(arguments[1], "model.engine"));

@@ -2,13 +2,22 @@ using System;
 
 namespace Trtllm
 {
+    /// <summary>How weights come into memory.</summary>
+    public enum LoadMode
+    {
+        /// <summary>The file is mapped, and must not be changed while it is in use.</summary>
+        Map = 0,
+
+        /// <summary>The file is read, and may then be changed or removed.</summary>
+        Read = 1,
+    }
+
     /// <summary>How an engine is loaded; begins from the defaults.</summary>
     public sealed class EngineConfig
     {
         public Progress Progress { get; set; }
 
-        /// <summary>Reads the file into memory instead of mapping it, so that it may be changed or removed.</summary>
-        public bool Read { get; set; }
+        public LoadMode LoadMode { get; set; }
 
         /// <summary>Holds every weight against its checksum.</summary>
         public bool VerifyWeights { get; set; } = true;
@@ -46,7 +55,7 @@ namespace Trtllm
             config = config ?? new EngineConfig();
             TrtllmException.Check(Native.trtllm_engine_config_init(
                 Native.SizeOf<Native.trtllm_engine_config>(), out Native.trtllm_engine_config native));
-            native.load_mode = config.Read ? 1 : 0;
+            native.load_mode = (int)config.LoadMode;
             native.verify_weights = config.VerifyWeights ? 1 : 0;
             EngineHandle handle = null;
             ProgressCall.Run(config.Progress, (progress, userData) =>

@@ -191,9 +191,6 @@ namespace Trtllm
         // Status and version.
 
         [DllImport(Library)]
-        internal static extern IntPtr trtllm_status_name(int status);
-
-        [DllImport(Library)]
         internal static extern IntPtr trtllm_last_error_message();
 
         [DllImport(Library)]

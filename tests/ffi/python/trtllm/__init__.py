@@ -12,7 +12,7 @@ library is found by the system's loader (LD_LIBRARY_PATH, ld.so.conf).
 """
 
 from .builder import build
-from .engine import Engine, Precision, Target
+from .engine import Engine, LoadMode, Precision, Target
 from .executor import Delivery, Executor
 from .native import VERSION, Sampling, call, version
 from .request import Request
@@ -26,6 +26,7 @@ __all__ = [
     "Error",
     "Executor",
     "FinishReason",
+    "LoadMode",
     "Precision",
     "Request",
     "Response",

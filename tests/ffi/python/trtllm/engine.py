@@ -27,6 +27,13 @@ class Target(enum.IntEnum):
     CUDA = 2
 
 
+class LoadMode(enum.IntEnum):
+    """How weights come into memory: mapped, or read, so that the file may then be changed or removed."""
+
+    MAP = 0
+    READ = 1
+
+
 class Engine(Owner):
     """A model compiled for this machine."""
 

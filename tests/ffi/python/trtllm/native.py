@@ -249,10 +249,6 @@ def call(name, *arguments):
         raise Error(status, _library.trtllm_last_error_message().decode())
 
 
-def name_of_status(status):
-    return _library.trtllm_status_name(status).decode()
-
-
 def version():
     """The version of the loaded library, e.g. 0.1.0."""
     return _library.trtllm_version_string().decode()
@@ -281,9 +277,9 @@ def _declare():
     for name, types in _SIGNATURES.items():
         function = getattr(_library, "trtllm_" + name)
         function.argtypes, function.restype = types, c_int32
-    for name, types in ("last_error_message", []), ("status_name", [c_int32]), ("version_string", []):
+    for name in "last_error_message", "version_string":
         function = getattr(_library, "trtllm_" + name)
-        function.argtypes, function.restype = types, c_char_p
+        function.argtypes, function.restype = [], c_char_p
 
 
 _declare()
