@@ -39,7 +39,8 @@ std::vector<Pattern> patterns_of(const Json &engine) {
 
 void write_passes(Html &html, const Json &build) {
     std::uint64_t before = build["nodes"].whole();
-    const std::uint64_t most = before;
+    std::uint64_t most = before;
+    for (const Json &pass : build["passes"].items()) most = std::max(most, pass["nodes"].whole());
     write_table(html, {"pass", "#applied", "#nodes before", "#after", "graph afterwards"}, [&] {
         for (const Json &pass : build["passes"].items()) {
             const std::uint64_t after = pass["nodes"].whole();
@@ -80,9 +81,10 @@ void write_fusions(Html &html, const Json &engine) {
     html.element("section", {{"id", "fusions"}}, [&] {
         html.element("h2", "Fusions");
         if (!build["passes"].items().empty()) {
-            html.element("p", count(build["nodes"].whole()) + " nodes of the network became " +
-                                  count(engine["steps"].items().size()) +
-                                  " steps. Passes run in this order; slices are views and no steps.");
+            html.element("p",
+                         count(build["nodes"].whole()) + " nodes of the network became " +
+                             count(engine["steps"].items().size()) +
+                             " steps. Passes run in this order; slices of a fused result are nodes, but no steps.");
             write_passes(html, build);
         }
         if (!patterns.empty()) write_patterns(html, patterns);

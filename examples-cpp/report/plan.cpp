@@ -89,11 +89,19 @@ Part Plan::part_of_linear(std::size_t step) const {
             if (output["index"].index() == view["index"].index()) return Part::head;
         }
     }
+    return reads_attention(step) || feeds_attention(step, 0) ? Part::attention : Part::mlp;
+}
+
+// Whether the step reads what an attention wrote, or rows of it.
+bool Plan::reads_attention(std::size_t step) const {
     for (const Json &view : steps()[step]["inputs"].items()) {
         const std::optional<std::size_t> writer = writer_.at(view["index"].index());
-        if (writer && is_attention(steps()[*writer])) return Part::attention;
+        // A plan computes forwards; a description that does not could go in circles.
+        if (!writer || *writer >= step) continue;
+        if (is_attention(steps()[*writer])) return true;
+        if (operation(steps()[*writer]) == "gather_rows" && reads_attention(*writer)) return true;
     }
-    return feeds_attention(step, 0) ? Part::attention : Part::mlp;
+    return false;
 }
 
 // Whether an attention needs the step's result before another linear layer has made something else of it.
@@ -119,17 +127,21 @@ std::vector<Module> Plan::modules() const {
     return modules;
 }
 
-// By step. What has an earlier module, or none, amid the steps of one belongs to that one.
+// By step. What belongs to an earlier module than the step before it, or to none amid the steps of one, counts to that
+// one.
 std::vector<std::string> Plan::module_names() const {
     std::vector<std::string> names;
-    std::map<std::string, std::size_t> last;
+    std::map<std::string, std::size_t> first, last;
     for (const Json &step : steps()) {
         names.push_back(module_of(step["name"].text()));
+        first.emplace(names.back(), names.size() - 1);
         last[names.back()] = names.size() - 1;
     }
     for (std::size_t step = 1; step < names.size(); ++step) {
         const std::string &before = names[step - 1];
-        if (!before.empty() && last[before] > step) names[step] = before;
+        const bool amid = names[step].empty() && last[before] > step;
+        const bool late = !names[step].empty() && first[names[step]] < first[before];
+        if (!before.empty() && (amid || late)) names[step] = before;
     }
     return names;
 }

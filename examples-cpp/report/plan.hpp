@@ -49,6 +49,7 @@ class Plan {
     std::vector<std::string> module_names() const;
     Part part_of(std::size_t step) const;
     Part part_of_linear(std::size_t step) const;
+    bool reads_attention(std::size_t step) const;
     bool feeds_attention(std::size_t step, int depth) const;
 
     const Json &engine_;

@@ -9,7 +9,8 @@ std::string attributes(const Json &operation) {
     std::string out;
     const auto add = [&out](const auto &self, const Json::Members &members) -> void {
         for (const auto &[key, value] : members) {
-            if (key == "kind" || value.is_null() || value.plain() == "no") continue;
+            const bool known = (", " + out + ",").find(", " + key + " " + value.plain() + ",") != std::string::npos;
+            if (key == "kind" || value.is_null() || value.plain() == "no" || known) continue;
             if (!value.members().empty()) {
                 self(self, value.members());
             } else {
@@ -19,6 +20,18 @@ std::string attributes(const Json &operation) {
     };
     add(add, operation.members());
     return out;
+}
+
+void write_operation(Html &html, const Json &step, const std::string &module) {
+    html.element("td", {{"class", "c"}}, [&] {
+        html.text(step["op"]["kind"].text());
+        if (step["fused"].items().size() < 2) return;
+        std::string parts;
+        for (const Json &node : step["fused"].items()) {
+            parts += (parts.empty() ? "" : " + ") + local_name(node.text(), module);
+        }
+        html.element("small", {{"class", "fused"}}, "fused: " + parts);
+    });
 }
 
 void write_views(Html &html, const Json &views, const std::string &module) {
@@ -56,19 +69,15 @@ void write_step(Html &html, const Plan &plan, std::size_t index, const std::stri
             html.element("b", local_name(step["name"].text(), module));
             html.element("small", attributes(step["op"]));
         });
-        write_code(html, step["op"]["kind"].text());
+        write_operation(html, step, module);
         write_views(html, step["inputs"], module);
         write_weights(html, step["weights"], module);
         write_views(html, step["outputs"], module);
-        html.element("td", {{"class", "c"}}, [&] {
-            if (step["fused"].items().size() < 2) return;
-            for (const Json &node : step["fused"].items()) html.element("div", local_name(node.text(), module));
-        });
     });
 }
 
 void write_module(Html &html, const Plan &plan, const Module &module) {
-    write_table(html, {"#", "step", "operation", "reads", "weights", "writes", "fused from"}, [&] {
+    write_table(html, {"#", "step", "operation", "reads", "weights", "writes"}, [&] {
         for (std::size_t step = module.first; step < module.end; ++step) write_step(html, plan, step, module.name);
     });
 }

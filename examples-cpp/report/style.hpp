@@ -33,17 +33,19 @@ dt { color: var(--faint); }
 dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; font-size: 13px; }
-th { padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); color: var(--faint); font-weight: 500; text-align: left; vertical-align: bottom; }
-td { padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); color: var(--faint); font-weight: 500; text-align: left; vertical-align: bottom; }
+td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tr:last-child td { border-bottom: 0; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .n + td:not(.n), .n + th:not(.n) { padding-left: 10px; }
 .c { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px; }
-td small { display: block; color: var(--faint); font-size: 11px; }
+td small { display: block; max-width: 300px; color: var(--faint); font-size: 11px; }
+td small.fused { max-width: 210px; color: var(--accent); }
 td b { font-weight: 600; }
 .idle { color: var(--faint); }
 .bar { display: flex; height: 22px; margin: 10px 0; overflow: hidden; border-radius: 6px; background: var(--raised); }
-.bar i { min-width: 2px; }
+
+.bar i { min-width: 3px; }
 .bar i + i { border-left: 1px solid var(--ground); }
 .key { display: inline-block; width: 10px; height: 10px; margin-right: 8px; border-radius: 3px; }
 .wide { min-width: 220px; }
@@ -58,11 +60,16 @@ pre { overflow-x: auto; font: 12px/1.45 ui-monospace, "DejaVu Sans Mono", monosp
 svg { display: block; width: 100%; min-width: 640px; }
 svg text { fill: var(--faint); font-size: 11px; }
 svg line { stroke: var(--line); stroke-width: 1; }
-i.part-weights, i.part-embedding { background: var(--embedding); } rect.part-embedding { fill: var(--embedding); }
-i.part-plan, i.part-attention { background: var(--attention); } rect.part-attention { fill: var(--attention); }
-i.part-kernels, i.part-mlp { background: var(--mlp); } rect.part-mlp { fill: var(--mlp); }
-i.part-tokenizer, i.part-norm { background: var(--norm); } rect.part-norm { fill: var(--norm); }
-i.part-tactics, i.part-record, i.part-head { background: var(--head); } rect.part-head { fill: var(--head); }
-i[class~="key"], .bar i { background-color: var(--other); }
+.key, .bar i { background: var(--other); }
 rect { fill: var(--other); }
+i.part-weights, i.part-embedding { background: var(--embedding); }
+i.part-tokenizer, i.part-attention { background: var(--attention); }
+i.part-kernels, i.part-mlp { background: var(--mlp); }
+i.part-plan, i.part-norm { background: var(--norm); }
+i.part-tactics, i.part-record, i.part-head { background: var(--head); }
+rect.part-embedding { fill: var(--embedding); }
+rect.part-attention { fill: var(--attention); }
+rect.part-mlp { fill: var(--mlp); }
+rect.part-norm { fill: var(--norm); }
+rect.part-head { fill: var(--head); }
 )";
