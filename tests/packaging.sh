@@ -172,6 +172,15 @@ bench_refuses() {
     expect "no step had all 2 requests in decode" "$work/bench.err"
 }
 
+# What nobody fused is not coloured.
+draw() {
+  local run="$work/examples-cpp-gcc/draw"
+  "$run" tests/models/tiny >"$work/network.dot" && "$run" tests/models/tiny --fused >"$work/fused.dot" &&
+    expect 'label="layers.3"' "$work/network.dot" && ! grep -F 'fused:' "$work/network.dot" &&
+    expect 'fused: gate, gate_activation, up, gated", fillcolor=' "$work/fused.dot" &&
+    ! "$run" no/such/folder 2>"$work/draw.err" && expect "no/such/folder" "$work/draw.err" && ! "$run" tests/models/tiny --fuse 2>"$work/draw.err"
+}
+
 # A page for the engine, and one for a description whose names are markup: they are texts of the page and nothing else.
 report() {
   local run="$work/examples-cpp-gcc/report"
@@ -254,7 +263,8 @@ if [ -e "$prefix/lib/cmake/trtllm/trtllmConfig.cmake" ]; then
   check "bench" bench
   check "bench, random weights" bench_dummy
   check "bench, wrong arguments" bench_refuses
-  check "report" report
+  check "example draw" draw
+  check "example report" report
   check "trtllm.hpp" cpp_header
   check "sanitizers" sanitized
   check "valgrind, build and generate" valgrind_build_and_generate

@@ -89,6 +89,17 @@ std::size_t alike(const std::vector<Module> &modules, std::size_t first) {
     return end;
 }
 
+void write_legend(Html &html) {
+    html.element("p", {{"class", "note"}}, [&] {
+        for (const Part part : all_parts) {
+            html.element("span", {{"class", "legend"}}, [&] {
+                write_key(html, name_of(part));
+                html.text(name_of(part));
+            });
+        }
+    });
+}
+
 std::string title_of(const std::vector<Module> &modules, std::size_t index) {
     if (!modules[index].name.empty()) return modules[index].name;
     return index == 0 ? "before the layers" : index + 1 == modules.size() ? "after the layers" : "between the layers";
@@ -103,6 +114,7 @@ void write_steps(Html &html, const Plan &plan) {
         html.element("p",
                      "T is the number of tokens of a step of the engine, R the number of those whose logits are "
                      "wanted. Layers like the one before are folded.");
+        write_legend(html);
         for (std::size_t at = 0; at < modules.size();) {
             const std::size_t end = alike(modules, at);
             if (end == at) {

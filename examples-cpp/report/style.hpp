@@ -57,7 +57,8 @@ td b { font-weight: 600; }
 details { margin-top: 14px; padding: 10px 14px; border: 1px solid var(--line); border-radius: 8px; }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; font: 12px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
-svg { display: block; width: 100%; min-width: 640px; }
+svg { display: block; width: 100%; min-width: 640px; margin-bottom: 12px; }
+.legend { margin-right: 16px; white-space: nowrap; }
 svg text { fill: var(--faint); font-size: 11px; }
 svg line { stroke: var(--line); stroke-width: 1; }
 .key, .bar i { background: var(--other); }
