@@ -1,4 +1,3 @@
-#include <utility>
 #include <vector>
 
 #include "figure.hpp"
@@ -6,7 +5,12 @@
 
 namespace {
 
-using Facts = std::vector<std::pair<const char *, std::string>>;
+struct Fact {
+    const char *name;
+    std::string value;
+};
+
+using Facts = std::vector<Fact>;
 
 std::uint64_t parameters(const Plan &plan) {
     std::uint64_t total = 0;
@@ -45,10 +49,10 @@ std::string head_type(const Plan &plan) {
 
 void tiles(Html &html, const Facts &facts) {
     html.element("div", {{"class", "tiles"}}, [&] {
-        for (const auto &[name, value] : facts) {
+        for (const Fact &fact : facts) {
             html.element("div", {{"class", "tile"}}, [&] {
-                html.element("b", value);
-                html.element("span", name);
+                html.element("b", fact.value);
+                html.element("span", fact.name);
             });
         }
     });
@@ -56,10 +60,10 @@ void tiles(Html &html, const Facts &facts) {
 
 void list(Html &html, const Facts &facts) {
     html.element("dl", {{"class", "facts"}}, [&] {
-        for (const auto &[name, value] : facts) {
+        for (const Fact &fact : facts) {
             html.element("div", {}, [&] {
-                html.element("dt", name);
-                html.element("dd", value);
+                html.element("dt", fact.name);
+                html.element("dd", fact.value);
             });
         }
     });
@@ -89,9 +93,9 @@ void write_facts(Html &html, const Json &engine, const Plan &plan) {
                        {"bits independent of the batch",
                         engine["invariant"].truth() || engine["target"].text() == "cpu" ? "yes" : "no"},
                        {"format version", engine["format_version"].plain()}};
-        if (!build["library"].is_null()) facts.emplace_back("built by libtrtllm", build["library"].text());
+        if (!build["library"].is_null()) facts.push_back({"built by libtrtllm", build["library"].text()});
         if (!build["kernels"]["compiler"].is_null()) {
-            facts.emplace_back("kernels compiled by NVRTC", build["kernels"]["compiler"].text());
+            facts.push_back({"kernels compiled by NVRTC", build["kernels"]["compiler"].text()});
         }
         list(html, facts);
     });

@@ -112,11 +112,11 @@ void write_tactics(Html &html, const Json &engine) {
     html.element("section", {{"id", "tactics"}}, [&] {
         html.element("h2", "Kernels and tactics");
         write_table(html, {"compiled for", "#kernels", "#"}, [&] {
-            for (const auto &[arch, compiled] : kernels["archs"].members()) {
+            for (const Json::Member &arch : kernels["archs"].members()) {
                 html.element("tr", {}, [&] {
-                    write_code(html, arch);
-                    write_number(html, count(compiled["kernels"].whole()));
-                    write_number(html, bytes(compiled["bytes"].whole()));
+                    write_code(html, arch.key);
+                    write_number(html, count(arch.value["kernels"].whole()));
+                    write_number(html, bytes(arch.value["bytes"].whole()));
                 });
             }
         });
