@@ -65,5 +65,14 @@ fn families_print_as_expected() {
         run(&mut graph, PassSet::all()).unwrap();
         matches_golden(&format!("{name}.fused.txt"), &graph.text());
     }
-    matches_golden("gpt2.dot", &network(GPT2).dot());
+}
+
+#[test]
+fn drawings_are_as_expected() {
+    for (name, config) in [("gpt2", GPT2), ("llama_biased", LLAMA_BIASED)] {
+        let mut graph = network(config);
+        matches_golden(&format!("{name}.dot"), &graph.dot());
+        run(&mut graph, PassSet::all()).unwrap();
+        matches_golden(&format!("{name}.fused.dot"), &graph.dot());
+    }
 }

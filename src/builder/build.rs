@@ -6,12 +6,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::formats::Formats;
-use super::kernels;
+use super::kernels::{self, Kernels};
 use super::lower::{Lowered, lower};
 use super::pack;
+use super::record::Record;
 use crate::backend::cuda::Arch;
 use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
-use crate::engine::{EngineWriter, ModelInfo, Plan, Precision, SectionKind, Target, Text};
+use crate::engine::{EngineWriter, ModelInfo, Plan, Precision, SectionKind, Target};
 use crate::error::{Error, Result};
 use crate::models;
 use crate::network::Graph;
@@ -117,7 +118,8 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
     report(Phase::Network, 1.0)?;
 
     report(Phase::Passes, 0.0)?;
-    passes::run(&mut graph, passes)?;
+    let nodes = graph.nodes.len();
+    let passes = passes::run(&mut graph, passes)?;
     let lowered = lower_graph(&graph, &input, options)?;
     report(Phase::Passes, 1.0)?;
 
@@ -136,11 +138,15 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
 
     report(Phase::Write, 0.0)?;
     lowered.plan.validate().map_err(|error| Error::internal("builder", error.to_string()))?;
-    let kernels = kernels.iter().flat_map(|kernels| {
-        let tactics = kernels.tactics.as_ref().map(|tactics| (SectionKind::Tactics, tactics.as_slice()));
-        [Some((SectionKind::Kernels, kernels.cubins.as_slice())), tactics].into_iter().flatten()
+    let mut made = Vec::new();
+    let kernels = kernels.map(|Kernels { cubins, tactics, record }| {
+        made.push((SectionKind::Kernels, cubins));
+        made.extend(tactics.map(|tactics| (SectionKind::Tactics, tactics)));
+        record
     });
-    writer.finish(&lowered.plan, &input.texts().into_iter().chain(kernels).collect::<Vec<_>>())?;
+    made.push((SectionKind::Record, Record::new(nodes, passes, kernels).to_json()?));
+    let texts = input.files.iter().chain(&made).map(|(kind, content)| (*kind, content.as_slice()));
+    writer.finish(&lowered.plan, &texts.collect::<Vec<_>>())?;
     // The file is there: a wish to cancel comes too late.
     let _ = report(Phase::Write, 1.0);
     Ok(())
@@ -240,9 +246,5 @@ impl Input {
         let config = ModelConfig::parse(&json, None)?;
         let weights = Box::new(Dummy::new(models::wanted_tensors(&config)?, seed));
         Ok(Self { config, weights, files: vec![(SectionKind::Config, json)] })
-    }
-
-    fn texts(&self) -> Vec<Text<'_>> {
-        self.files.iter().map(|(kind, content)| (*kind, content.as_slice())).collect()
     }
 }

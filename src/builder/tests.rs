@@ -220,6 +220,30 @@ fn the_folders_files_travel_in_the_engine() {
 }
 
 #[test]
+fn an_engine_tells_which_passes_made_it() {
+    let checkpoint = Checkpoint::new(LLAMA, DType::F32);
+    let options = BuildOptions { disabled_passes: vec!["qkv".into()], ..BuildOptions::default() };
+    let engine = checkpoint.build(&options);
+    let json: serde_json::Value = serde_json::from_str(&engine.inspect_json()).expect("JSON");
+    let build = &json["build"];
+    assert_eq!(build["library"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(build["kernels"], serde_json::Value::Null);
+    let passes = build["passes"].as_array().expect("an array");
+    let pass = |name: &str| passes.iter().find(|pass| pass["name"] == name);
+    assert_eq!(pass("qkv"), None);
+    let layers = engine.plan().model.layers;
+    let attention = pass("attention").expect("ran");
+    assert_eq!(attention["rewrites"], layers);
+    // Two ropes, the append and the attention of each layer become one node.
+    let before = passes.iter().take_while(|pass| *pass != attention).last().expect("a pass before it");
+    let nodes = |pass: &serde_json::Value| pass["nodes"].as_u64().expect("a number");
+    assert_eq!(nodes(before) - nodes(attention), 3 * layers as u64);
+    assert!(build["nodes"].as_u64().expect("a number") >= nodes(&passes[0]));
+    let steps = engine.plan().steps.len() as u64;
+    assert_eq!(nodes(passes.last().expect("passes")), steps, "without qkv there are no slices");
+}
+
+#[test]
 fn a_cancelled_build_leaves_the_old_file_and_nothing_else() {
     let checkpoint = Checkpoint::new(LLAMA, DType::F32);
     let source = checkpoint.source();

@@ -359,7 +359,8 @@ pub unsafe extern "C" fn trtllm_engine_get_sampling(
     })
 }
 
-/// Describes a loaded engine as JSON: the model, every plan step with what was fused into it, its memory and precision.
+/// Describes a loaded engine as JSON: the model, every plan step with what was fused into it, its memory and precision, the
+/// sections of the file, and how the engine was built: passes, kernels, tactics with their times.
 ///
 /// Ownership: copies into `buffer`, see "Results of unknown size" in trtllm.h. Thread safety: safe.
 #[must_use]

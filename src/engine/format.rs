@@ -40,11 +40,13 @@ pub enum SectionKind {
     Kernels,
     /// How a CUDA engine's layers are computed, where that was measured.
     Tactics,
+    /// How the engine was made, as JSON: for whoever inspects it, nothing runs by it.
+    Record,
 }
 
 impl SectionKind {
     /// Every kind, by its code minus one.
-    pub const ALL: [SectionKind; 9] = [
+    pub const ALL: [SectionKind; 10] = [
         SectionKind::Weights,
         SectionKind::Plan,
         SectionKind::Config,
@@ -54,6 +56,7 @@ impl SectionKind {
         SectionKind::ChatTemplate,
         SectionKind::Kernels,
         SectionKind::Tactics,
+        SectionKind::Record,
     ];
 
     /// The name as printed by `inspect`.
@@ -69,6 +72,7 @@ impl SectionKind {
             SectionKind::ChatTemplate => "chat_template",
             SectionKind::Kernels => "kernels",
             SectionKind::Tactics => "tactics",
+            SectionKind::Record => "record",
         }
     }
 
@@ -99,7 +103,8 @@ impl SectionKind {
             | SectionKind::GenerationConfig
             | SectionKind::TokenizerConfig
             | SectionKind::ChatTemplate
-            | SectionKind::Tactics => Some(4 << 20),
+            | SectionKind::Tactics
+            | SectionKind::Record => Some(4 << 20),
         }
     }
 

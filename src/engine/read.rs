@@ -127,7 +127,7 @@ impl Engine {
     /// The engine described as JSON: see [`inspect`].
     #[must_use]
     pub fn inspect_json(&self) -> String {
-        inspect::describe(&self.header, &self.plan)
+        inspect::describe(&self.header, &self.plan, self.text(SectionKind::Record))
     }
 
     fn text(&self, kind: SectionKind) -> Option<&[u8]> {

@@ -91,12 +91,13 @@ fn content(spec: &WeightSpec) -> Vec<u8> {
     (0..spec.bytes).map(|index| (index as u8).wrapping_mul(31).wrapping_add(seed)).collect()
 }
 
-fn texts() -> [Text<'static>; 4] {
+fn texts() -> [Text<'static>; 5] {
     [
         (SectionKind::Config, b"{}".as_slice()),
         (SectionKind::Tokenizer, b"a tokenizer".as_slice()),
         (SectionKind::ChatTemplate, b"a template".as_slice()),
         (SectionKind::GenerationConfig, b"".as_slice()),
+        (SectionKind::Record, br#"{"library": "a version"}"#.as_slice()),
     ]
 }
 
@@ -175,6 +176,25 @@ fn inspection_tells_every_step_without_the_weights() {
     assert_eq!(json["kv_groups"][0]["bytes_per_token"], 16);
     assert_eq!(json["totals"]["workspace_bytes_per_token"], 48);
     assert_eq!(json["sections"][0]["kind"], "weights");
+    assert_eq!(json["sections"][0]["checksum"], serde_json::Value::Null);
+    let config = format!("{:016x}", xxh3_64(b"{}"));
+    assert_eq!((&json["sections"][2]["kind"], &json["sections"][2]["checksum"]), (&"config".into(), &config.into()));
+    assert_eq!(json["steps"][4]["weights"][0]["index"], 2);
+    assert_eq!(json["weights"][2]["checksum"], small_plan().weights[2].checksum);
+    assert_eq!((&json["steps"][3]["outputs"][0]["index"], &json["values"][2]["slot"]), (&2.into(), &0.into()));
+    assert_eq!(json["slots"][1]["bytes_per_logit_row"], 20);
+    assert_eq!(json["outputs"][0]["index"], 3);
+    assert_eq!(json["build"]["library"], "a version");
+}
+
+#[test]
+fn a_record_that_is_no_json_is_left_out() {
+    let header = Header { target: Target::Cpu, sections: vec![] };
+    for record in [None, Some(b"{".as_slice()), Some(b"\xff")] {
+        let text = super::inspect::describe(&header, &small_plan(), record);
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(json.get("build"), Some(&serde_json::Value::Null));
+    }
 }
 
 #[test]
