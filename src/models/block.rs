@@ -87,6 +87,7 @@ impl<'a> Decoder<'a> {
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             scale: (1.0 / (by_head_dim * by_layer)) as f32,
+            soft_cap: None,
         })
     }
 

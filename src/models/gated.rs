@@ -21,7 +21,7 @@ pub(super) fn build(name: &str, config: &ModelConfig, tensors: &Tensors, biases:
     let shape = [config.vocab_size, config.hidden_size];
     let table = tensors.weight(&mut gated.decoder.graph, "embed_tokens.weight", &shape)?;
     let ids = gated.decoder.ids;
-    let mut hidden = gated.decoder.graph.apply(Op::Embedding, &[ids], &[table], "hidden")?;
+    let mut hidden = gated.decoder.graph.apply(Op::Embedding { scale: 1.0 }, &[ids], &[table], "hidden")?;
     for layer in 0..config.layers {
         hidden = gated.layer(layer, hidden, angles)?;
     }

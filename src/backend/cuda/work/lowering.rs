@@ -71,7 +71,7 @@ impl<'p> Lowering<'p> {
         let input = |position: usize| self.operand(step.inputs[position]);
         let output = |position: usize| self.operand(step.outputs[position]);
         let work = match &step.op {
-            Op::Embedding => Work::Embedding { table: step.weights[0], by_position: false, out: output(0) },
+            Op::Embedding { .. } => Work::Embedding { table: step.weights[0], by_position: false, out: output(0) },
             Op::PositionEmbedding => Work::Embedding { table: step.weights[0], by_position: true, out: output(0) },
             Op::RopeAngles { scale } => Work::Angles { frequencies: step.weights[0], scale: *scale, out: output(0) },
             Op::Linear { activation, .. } => return self.linear(index, 1, *activation),
@@ -88,7 +88,7 @@ impl<'p> Lowering<'p> {
                 let (angles, out) = (input(1), output(0));
                 Work::Rope { spec: *spec, x: self.narrow(input(0)), angles, out }
             }
-            Op::Slice { .. } => return,
+            Op::Slice { .. } | Op::SoftCap { .. } => return,
             Op::CacheAppend(spec) => {
                 let (k, v) = (input(0), input(1));
                 Work::Append { spec: *spec, k: self.narrow(k), v: self.narrow(v) }

@@ -51,12 +51,12 @@ pub(super) fn of_plan(plan: &Plan) -> String {
             }
             Op::Attention(spec) => vec![attention(*spec, (), &[x[0].clone(), cache.clone()])],
             Op::FusedAttention { attention: spec, rope } => vec![attention(*spec, rope, &x)],
-            Op::Embedding => vec![format!("embedding{w:?}false")],
+            Op::Embedding { .. } => vec![format!("embedding{w:?}false")],
             Op::PositionEmbedding => vec![format!("embedding{w:?}true")],
             Op::RopeAngles { scale } => vec![format!("angles{w:?}{scale}")],
             Op::Rope(spec) => vec![format!("rope{spec:?}({}, {})", x[0], x[1])],
             Op::GatherRows => vec![format!("gather({})", x[0])],
-            Op::Slice { .. } => unreachable!("a plan has views"),
+            Op::Slice { .. } | Op::SoftCap { .. } => unreachable!("a plan has views, and a plan with caps is refused"),
         };
         std::iter::zip(&step.outputs, made).for_each(|(view, made)| values[view.value] = made);
     }

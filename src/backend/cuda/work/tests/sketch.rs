@@ -112,7 +112,7 @@ impl Sketch {
 
     pub(super) fn embedding(&mut self, columns: usize) -> View {
         let table = self.weight(&[64, columns], DType::BF16, None);
-        self.step(Op::Embedding, &[], &[table], &[columns])[0]
+        self.step(Op::Embedding { scale: 1.0 }, &[], &[table], &[columns])[0]
     }
 
     pub(super) fn rms_norm(&mut self, x: View) -> View {
