@@ -19,9 +19,7 @@ pub fn plan(plan: &Plan) -> Result<()> {
         return Err(Error::Unsupported { what: "precision f32".into(), why: "kernels compute in 16 bits".into() });
     }
     logits(plan)?;
-    plan.steps
-        .iter()
-        .try_for_each(|step| kernels(plan, step).and_then(|()| weights(plan, step)).and_then(|()| views(plan, step)))
+    plan.steps.iter().try_for_each(|step| weights(plan, step).and_then(|()| views(plan, step)))
 }
 
 fn logits(plan: &Plan) -> Result<()> {
@@ -34,23 +32,6 @@ fn logits(plan: &Plan) -> Result<()> {
         (true, Rows::LogitRows, DType::F32) => Ok(()),
         _ => refuse(format!("logits are not a row of {vocabulary} f32 for each row that is wanted")),
     }
-}
-
-/// There is a kernel for what the step computes.
-fn kernels(plan: &Plan, step: &Step) -> Result<()> {
-    let missing = match &step.op {
-        Op::SoftCap { .. } => "soft caps",
-        Op::Attention(spec) | Op::FusedAttention { attention: spec, .. } if spec.soft_cap.is_some() => {
-            "attention with a soft cap"
-        }
-        Op::Embedding { scale } if *scale != 1.0 => "scaled embeddings",
-        Op::RmsNorm { .. } if plan.weights[step.weights[0]].shape != [step.inputs[0].columns] => {
-            "norms of parts of a row"
-        }
-        _ => return Ok(()),
-    };
-    let why = format!("this library has no GPU kernel for {missing} yet");
-    Err(Error::Unsupported { what: format!("step `{}` ({})", step.name, step.op.name()), why })
 }
 
 /// Matrices are of the plan's 16-bit type or codes, and gate and up are stored alike.

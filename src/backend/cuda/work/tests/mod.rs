@@ -39,6 +39,7 @@ fn short(work: &Work) -> String {
         Work::Elementwise { function: Elementwise::Add, .. } => "add".into(),
         Work::Elementwise { function: Elementwise::Mul, .. } => "mul".into(),
         Work::Elementwise { function: Elementwise::Activate(_), .. } => "activate".into(),
+        Work::Elementwise { function: Elementwise::SoftCap(_), .. } => "cap".into(),
         Work::Elementwise { function: Elementwise::Convert, .. } => "convert".into(),
         Work::Embedding { .. } => "embedding".into(),
         Work::Angles { .. } => "angles".into(),

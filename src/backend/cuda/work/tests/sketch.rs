@@ -120,6 +120,12 @@ impl Sketch {
         self.step(Op::RmsNorm { eps: 1e-5 }, &[x], &[gain], &[x.columns])[0]
     }
 
+    /// Each `columns` of a row by themselves.
+    pub(super) fn head_norm(&mut self, x: View, columns: usize) -> View {
+        let gain = self.vector(columns);
+        self.step(Op::RmsNorm { eps: 1e-5 }, &[x], &[gain], &[x.columns])[0]
+    }
+
     pub(super) fn layer_norm(&mut self, x: View) -> View {
         let weights = [self.vector(x.columns), self.vector(x.columns)];
         self.step(Op::LayerNorm { eps: 1e-5 }, &[x], &weights, &[x.columns])[0]
