@@ -159,7 +159,7 @@ impl Lowering<'_> {
             (Op::Linear { .. }, 0) if self.is_output(node.outputs[0], None) => (head, packing),
             (Op::Linear { .. }, 0) => (self.matrix(&node.weights[..1]), packing),
             (Op::GatedLinear { .. }, 0 | 1) => (self.matrix(&node.weights[..2]), packing),
-            (Op::Embedding | Op::PositionEmbedding, 0) => (precision.base(), Packing::RowMajor),
+            (Op::Embedding { .. } | Op::PositionEmbedding, 0) => (precision.base(), Packing::RowMajor),
             _ => (DType::F32, Packing::RowMajor),
         }
     }
@@ -171,9 +171,14 @@ impl Lowering<'_> {
         if left_plain { self.formats.precision.base() } else { self.formats.precision.matrix() }
     }
 
-    /// Whether a value leaves the graph, under that name or any.
+    /// Whether a value leaves the graph as it is or under a soft cap, by that name or any.
     fn is_output(&self, id: ValueId, name: Option<&str>) -> bool {
-        self.graph.outputs.iter().any(|(output, value)| *value == id && name.is_none_or(|name| name == output))
+        let capped = |node: &&Node| matches!(node.op, Op::SoftCap { .. }) && node.inputs == [id];
+        let ids = [Some(id), self.graph.nodes.iter().find(capped).map(|node| node.outputs[0])];
+        self.graph
+            .outputs
+            .iter()
+            .any(|(output, value)| ids.contains(&Some(*value)) && name.is_none_or(|name| name == output))
     }
 
     fn output(&self, name: &str, id: ValueId) -> Result<Output> {
@@ -231,7 +236,7 @@ mod tests {
         let ids = graph.input("ids");
         let table = graph.weight("table", &[10, 8], Recipe::tensor("table"));
         let head = graph.weight("head", &[10, 4], Recipe::tensor("head"));
-        let x = graph.apply(Op::Embedding, &[ids], &[table], "x")?;
+        let x = graph.apply(Op::Embedding { scale: 1.0 }, &[ids], &[table], "x")?;
         let outer = graph.apply(Op::Slice { start: 2, columns: 6 }, &[x], &[], "outer")?;
         graph.apply(Op::Slice { start: 0, columns: 1 }, &[outer], &[], "dead")?;
         let inner = graph.apply(Op::Slice { start: 1, columns: 4 }, &[outer], &[], "inner")?;

@@ -206,6 +206,13 @@ impl Plan {
         self.weights.get(*last.weights.first()?)
     }
 
+    /// Parts of a row, each as long as the gain, that a norm step treats by themselves.
+    #[must_use]
+    pub fn norm_groups(&self, step: &Step) -> usize {
+        let gain = step.weights.first().map_or(1, |gain| self.weights[*gain].shape[0]);
+        step.inputs[0].columns / gain.max(1)
+    }
+
     /// Bytes of the weight section: where the last weight ends.
     #[must_use]
     pub fn weights_bytes(&self) -> u64 {

@@ -191,11 +191,11 @@ impl Plan {
     /// Every value has the element type that its step's operation gives it.
     fn check_dtypes(&self) -> Result<()> {
         let dtype = |view: &View| self.values.get(view.value).map(|value| value.dtype);
-        let logits = self.outputs.iter().find(|output| output.name == "logits").map(|output| output.value);
+        let logits = self.logits();
         for step in &self.steps {
             let input = step.inputs.first().and_then(dtype);
             for (index, view) in step.outputs.iter().enumerate() {
-                let wanted = match logits == Some(view.value) {
+                let wanted = match logits.contains(&Some(view.value)) {
                     true => DType::F32,
                     false => value_dtype(self.target, self.precision, &step.op, index, input),
                 };
@@ -208,6 +208,14 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// The value that is the output `logits`, and the one from which a soft cap makes it.
+    fn logits(&self) -> [Option<usize>; 2] {
+        let logits = self.outputs.iter().find(|output| output.name == "logits").map(|output| output.value);
+        let makes = |step: &&Step| step.outputs.first().map(|view| view.value) == logits;
+        let cap = self.steps.iter().filter(|step| matches!(step.op, Op::SoftCap { .. })).find(makes);
+        [logits, cap.and_then(|step| step.inputs.first()).map(|view| view.value)]
     }
 
     /// No two values that are alive in one step share a slot.

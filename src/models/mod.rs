@@ -16,10 +16,15 @@
 
 mod block;
 mod gated;
+mod gemma2;
+mod gemma3;
 mod gpt2;
 mod llama;
 mod mistral;
+mod phi3;
+mod projections;
 mod qwen2;
+mod qwen3;
 mod registry;
 mod rope;
 mod tensors;

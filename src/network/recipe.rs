@@ -23,6 +23,12 @@ impl Recipe {
         Recipe::Rows { of: Box::new(self), start, rows }
     }
 
+    /// Every element with `addend` more.
+    #[must_use]
+    pub fn plus(self, addend: f32) -> Self {
+        Recipe::Plus { of: Box::new(self), addend }
+    }
+
     /// The parts stacked: nested stacks are flattened, adjacent rows of one matrix become one range, constants join.
     pub fn concat(parts: impl IntoIterator<Item = Recipe>) -> Self {
         let mut joined: Vec<Recipe> = Vec::new();
@@ -58,6 +64,7 @@ impl std::fmt::Display for Recipe {
                 write!(f, "concat({})", parts.join(", "))
             }
             Recipe::Rows { of, start, rows } => write!(f, "{of}[{start}..{}]", start + rows),
+            Recipe::Plus { of, addend } => write!(f, "{addend} + {of}"),
             Recipe::Constant(values) => write!(f, "constant({} values)", values.len()),
         }
     }

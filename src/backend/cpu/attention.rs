@@ -116,6 +116,7 @@ struct Queries {
     cache: Cache,
     heads: usize,
     scale: f32,
+    soft_cap: Option<f32>,
     queries: Matrix,
     rope: Option<Rope>,
     output: Matrix,
@@ -145,7 +146,8 @@ impl Queries {
         }
         let queries = token_rows(operands, 0, columns)?;
         let starts = Vec::with_capacity(operands.limits.rows + 1);
-        Ok(Queries { cache, heads: spec.heads, scale: spec.scale, queries, rope, output, starts })
+        let AttentionSpec { heads, scale, soft_cap, .. } = *spec;
+        Ok(Queries { cache, heads, scale, soft_cap, queries, rope, output, starts })
     }
 
     fn group(&self) -> usize {
@@ -208,6 +210,7 @@ impl Queries {
                 table,
                 window: self.cache.window,
                 scale: self.scale,
+                soft_cap: self.soft_cap,
                 kv_head,
                 group,
                 tokens: task_tokens(group).min(row.len - first),

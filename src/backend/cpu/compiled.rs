@@ -37,6 +37,7 @@ pub(super) struct Compiled {
     pub add: unsafe fn(&Elements),
     pub mul: unsafe fn(&Elements),
     pub activate: unsafe fn(Activation, &Elements),
+    pub soft_cap: unsafe fn(f32, &Elements),
     pub rotate: unsafe fn(&Rotation),
     pub attend_f32: unsafe fn(&Attend<'_>),
     pub attend_bf16: unsafe fn(&Attend<'_>),
@@ -116,6 +117,10 @@ macro_rules! compiled {
             // SAFETY: the caller's.
             unsafe { rows::activate::<$vector>(f, elements) }
         } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn soft_cap(cap: f32, elements: &rows::Elements) {
+            // SAFETY: the caller's.
+            unsafe { rows::soft_cap::<$vector>(cap, elements) }
+        } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn rotate(rotation: &rows::Rotation) {
             // SAFETY: the caller's.
             unsafe { rows::rotate::<$vector>(rotation) }
@@ -148,6 +153,7 @@ macro_rules! compiled {
             add,
             mul,
             activate,
+            soft_cap,
             rotate,
             attend_f32,
             attend_bf16,

@@ -183,6 +183,15 @@ impl<'a> Operands<'a> {
         Ok((spec, *region))
     }
 
+    /// Elements of weight `index`, at least one.
+    pub(super) fn length(&self, index: usize) -> Result<usize> {
+        let (spec, _) = self.weight(index)?;
+        match spec.shape.as_slice() {
+            [length] if *length > 0 => Ok(*length),
+            shape => Err(self.corrupt(format!("weight `{}` is {shape:?} where a vector is due", spec.name))),
+        }
+    }
+
     /// Weight `index`: `length` f32.
     pub(super) fn vector(&self, index: usize, length: usize) -> Result<Vector> {
         let (spec, region) = self.weight(index)?;

@@ -58,7 +58,7 @@ fn an_engine_for_cuda_has_narrow_values_around_a_wide_residual_stream() {
             for (index, view) in step.outputs.iter().enumerate() {
                 let value = &plan.values[view.value];
                 let wide = match &step.op {
-                    Op::Embedding | Op::PositionEmbedding | Op::RopeAngles { .. } | Op::Add => true,
+                    Op::Embedding { .. } | Op::PositionEmbedding | Op::RopeAngles { .. } | Op::Add => true,
                     Op::AddRmsNorm { .. } | Op::AddLayerNorm { .. } => index == 0,
                     Op::GatherRows => plan.values[step.inputs[0].value].dtype == DType::F32,
                     _ => value.name == "logits",

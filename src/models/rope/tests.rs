@@ -16,7 +16,7 @@ struct Case {
 fn frequencies_are_those_of_the_reference() {
     for case in CASES {
         let config = ModelConfig::parse(case.config.as_bytes(), None).unwrap();
-        let found = frequencies(&config.rope.unwrap(), config.head_dim);
+        let found = frequencies(&config.rope.unwrap(), config.served_positions);
         assert!((f64::from(found.scale) - case.scale).abs() < 1e-7, "{}: scale {}", case.name, found.scale);
         assert_eq!(found.inverse.len(), case.bits.len(), "{}", case.name);
         for (i, (f, bits)) in found.inverse.iter().zip(case.bits).enumerate() {

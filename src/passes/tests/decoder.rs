@@ -41,7 +41,7 @@ impl Design {
         let table = b.weight(&[VOCAB, HIDDEN]);
         let frequencies = b.g.weight("frequencies", &[1], Recipe::Constant(vec![0.7]));
         let angles = b.op(Op::RopeAngles { scale: 1.1 }, &[positions], &[frequencies]);
-        let mut x = b.op(Op::Embedding, &[ids], &[table]);
+        let mut x = b.op(Op::Embedding { scale: 1.0 }, &[ids], &[table]);
         for layer in 0..self.layers {
             x = b.layer(layer, x, angles);
         }
@@ -107,7 +107,7 @@ impl Builder<'_> {
 
     /// The projected result and k as it goes to the cache.
     fn attention(&mut self, layer: usize, x: ValueId, angles: ValueId) -> (ValueId, ValueId) {
-        let spec = AttentionSpec { group: 0, layer, heads: 4, kv_heads: 2, head_dim: HEAD, scale: 0.5 };
+        let spec = AttentionSpec { group: 0, layer, heads: 4, kv_heads: 2, head_dim: HEAD, scale: 0.5, soft_cap: None };
         let [bq, bk, bv, ..] = self.design.biases;
         let v = self.linear(x, [2 * HEAD, HIDDEN], bv);
         let mut k = self.linear(x, [2 * HEAD, HIDDEN], bk);

@@ -160,9 +160,10 @@ fn lookups_find_their_rows_in_every_packing() {
         let ids: Vec<u32> = vec![0, rows as u32 - 1, 3, 3, 1];
         for dtype in [DType::F32, DType::BF16] {
             for packing in [Packing::RowMajor, Packing::Panels] {
-                for op in [Op::Embedding, Op::PositionEmbedding] {
+                for op in [Op::Embedding { scale: 1.0 }, Op::PositionEmbedding] {
                     let mut batch = plain_batch(ids.len());
-                    *(if op == Op::Embedding { &mut batch.tokens } else { &mut batch.positions }) = ids.clone();
+                    *(if op == (Op::Embedding { scale: 1.0 }) { &mut batch.tokens } else { &mut batch.positions }) =
+                        ids.clone();
                     let mut case = Case::new(op).matrix(&table, width, dtype, packing);
                     case = case.output(Rows::Tokens, ids.len(), width);
                     case.run(&device(Isa::Portable, 2), &batch).unwrap();
