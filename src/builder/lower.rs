@@ -273,7 +273,10 @@ mod tests {
         let formats = Formats { target: Target::Cuda, precision: Precision::Fp8, kv: DType::BF16, head: DType::BF16 };
         let Lowered { plan, .. } = lower(&graph, model(), formats, &Dummy::new([], 0))?;
         let value = |name: &str| plan.values.iter().find(|value| value.name == name).map(|value| value.dtype);
-        assert_eq!(["active", "uncapped", "logits"].map(value), [Some(DType::BF16), Some(DType::F32), Some(DType::F32)]);
+        assert_eq!(
+            ["active", "uncapped", "logits"].map(value),
+            [Some(DType::BF16), Some(DType::F32), Some(DType::F32)]
+        );
         let head = plan.weights.iter().find(|weight| weight.name == "head").expect("is there");
         assert_eq!((head.dtype, head.scale), (DType::BF16, None));
         Ok(())

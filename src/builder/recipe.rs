@@ -281,7 +281,8 @@ mod tests {
 
     #[test]
     fn an_addend_is_added_to_every_element_and_block() {
-        let recipe = Recipe::Concat(vec![Recipe::tensor("v").plus(1.0).rows(1, 3), Recipe::Constant(vec![9.0])]).plus(-0.5);
+        let recipe =
+            Recipe::Concat(vec![Recipe::tensor("v").plus(1.0).rows(1, 3), Recipe::Constant(vec![9.0])]).plus(-0.5);
         let source = source();
         let mut out = [0.0; 3];
         Evaluator::new(&source, &recipe, "w", &[4]).expect("fits").read(1..4, &mut out).expect("reads");

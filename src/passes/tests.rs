@@ -89,7 +89,8 @@ fn everything_fuses_around_norms_of_heads_and_norms_after_parts() {
 fn a_sum_is_not_taken_into_a_norm_of_its_parts() {
     let (mut graph, tensors) = plain().build();
     let sum = graph.nodes.iter().find(|node| matches!(node.op, Op::Add)).unwrap().outputs[0];
-    let norm = graph.nodes.iter_mut().find(|node| matches!(node.op, Op::RmsNorm { .. }) && node.inputs == [sum]).unwrap();
+    let norm =
+        graph.nodes.iter_mut().find(|node| matches!(node.op, Op::RmsNorm { .. }) && node.inputs == [sum]).unwrap();
     let whole = norm.weights[0];
     let half = graph.weights[whole.0].recipe.clone().rows(0, 4);
     let half = graph.weight("half", &[4], half);

@@ -30,15 +30,7 @@ const BLOCKS: usize = 64;
 impl Shape {
     fn spec(&self) -> AttentionSpec {
         let Shape { heads, kv_heads, head_dim, soft_cap, .. } = *self;
-        AttentionSpec {
-            group: 0,
-            layer: 1,
-            heads,
-            kv_heads,
-            head_dim,
-            scale: 0.7 / (head_dim as f32).sqrt(),
-            soft_cap,
-        }
+        AttentionSpec { group: 0, layer: 1, heads, kv_heads, head_dim, scale: 0.7 / (head_dim as f32).sqrt(), soft_cap }
     }
 
     fn rotation(&self) -> RopeSpec {

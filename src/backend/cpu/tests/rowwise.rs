@@ -97,9 +97,8 @@ fn caps_are_accurate_over_their_range() {
     x.extend([0.0, -0.0, 1e-30, -1e-30, 1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY]);
     each_isa(|isa| {
         for cap in [0.5, 1.0, 30.0, 50.0] {
-            let case = run(isa, 1, 1, |_| {
-                Case::new(Op::SoftCap { cap }).input(x.len(), &x).output(Rows::Tokens, 1, x.len())
-            });
+            let case =
+                run(isa, 1, 1, |_| Case::new(Op::SoftCap { cap }).input(x.len(), &x).output(Rows::Tokens, 1, x.len()));
             for (x, got) in std::iter::zip(&x, case.result(0)) {
                 let want = f64::from(cap) * (f64::from(*x) / f64::from(cap)).tanh();
                 let error = (f64::from(*got) - want).abs();
