@@ -263,6 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_soft_cap_makes_logits_from_is_the_head_and_stays_f32() -> Result<()> {
+        let mut graph = network()?;
+        let (_, uncapped) = graph.outputs.remove(0);
+        graph.values[uncapped.0].name = "uncapped".into();
+        graph.nodes.iter_mut().filter(|node| node.name == "logits").for_each(|node| node.name = "uncapped".into());
+        let capped = graph.apply(Op::SoftCap { cap: 30.0 }, &[uncapped], &[], "logits")?;
+        graph.output("logits", capped);
+        let formats = Formats { target: Target::Cuda, precision: Precision::Fp8, kv: DType::BF16, head: DType::BF16 };
+        let Lowered { plan, .. } = lower(&graph, model(), formats, &Dummy::new([], 0))?;
+        let value = |name: &str| plan.values.iter().find(|value| value.name == name).map(|value| value.dtype);
+        assert_eq!(
+            ["active", "uncapped", "logits"].map(value),
+            [Some(DType::BF16), Some(DType::F32), Some(DType::F32)]
+        );
+        let head = plan.weights.iter().find(|weight| weight.name == "head").expect("is there");
+        assert_eq!((head.dtype, head.scale), (DType::BF16, None));
+        Ok(())
+    }
+
+    #[test]
     fn an_output_that_is_a_part_of_a_value_is_refused() -> Result<()> {
         let mut graph = network()?;
         let inner = graph.values.iter().position(|value| value.name == "inner").expect("is there");

@@ -280,6 +280,21 @@ mod tests {
     }
 
     #[test]
+    fn an_addend_is_added_to_every_element_and_block() {
+        let recipe =
+            Recipe::Concat(vec![Recipe::tensor("v").plus(1.0).rows(1, 3), Recipe::Constant(vec![9.0])]).plus(-0.5);
+        let source = source();
+        let mut out = [0.0; 3];
+        Evaluator::new(&source, &recipe, "w", &[4]).expect("fits").read(1..4, &mut out).expect("reads");
+        let v = tensor("v", 4, 1);
+        assert_eq!(out, [v[2][0] + 1.0 - 0.5, v[3][0] + 1.0 - 0.5, 8.5]);
+        let mut code = [0u8];
+        let constant = Recipe::Constant(vec![2.0]).plus(1.0);
+        Evaluator::new(&source, &constant, "w", &[1]).expect("fits").read(0..1, &mut code).expect("reads");
+        assert_eq!(e4m3::decode(code[0]), 3.0);
+    }
+
+    #[test]
     fn recipes_that_do_not_make_the_shape_are_refused_by_name() {
         let source = source();
         let refused = |recipe: Recipe, shape: &[usize], culprit: &str| {

@@ -1,5 +1,5 @@
-//! Gemma 2: norms before and after both parts of a layer, gains stored as their distance from 1, embeddings as long as the
-//! hidden size is wide. Attention scores and logits are capped; every second layer slides.
+//! Gemma 2: norms before and after both parts of a layer, gains stored as their distance from 1, embeddings times the square
+//! root of the hidden size. Attention scores and logits are capped; every second layer slides.
 
 use super::Tensors;
 use super::gated::{Around, Design, Gains, Norms};

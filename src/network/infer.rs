@@ -369,6 +369,8 @@ mod tests {
         let fused = Op::FusedAttention { attention: spec(), rope: Some(rope) };
         assert_eq!(check(fused, &[16, 8, 8, 4], &[]).unwrap(), [16]);
         assert_eq!(check(Op::Slice { start: 3, columns: 5 }, &[8], &[]).unwrap(), [5]);
+        assert_eq!(check(Op::RmsNorm { eps: 1e-5 }, &[12], &[&[4]]).unwrap(), [12]);
+        assert_eq!(check(Op::SoftCap { cap: 30.0 }, &[8], &[]).unwrap(), [8]);
     }
 
     #[test]
@@ -380,6 +382,11 @@ mod tests {
         assert_eq!(culprit(check(Op::Add, &[8, 9], &[])), "input 1");
         assert_eq!(culprit(check(Op::Embedding { scale: 1.0 }, &[8], &[&[4, 4]])), "input 0");
         assert_eq!(culprit(check(Op::RmsNorm { eps: f32::NAN }, &[8], &[&[8]])), "eps");
+        assert_eq!(culprit(check(Op::RmsNorm { eps: 1e-5 }, &[12], &[&[5]])), "weight 0");
+        assert_eq!(culprit(check(Op::RmsNorm { eps: 1e-5 }, &[12], &[&[0]])), "weight 0");
+        assert_eq!(culprit(check(Op::AddRmsNorm { eps: 1e-5 }, &[12, 12], &[&[4]])), "weight 0");
+        assert_eq!(culprit(check(Op::SoftCap { cap: 0.0 }, &[8], &[])), "cap");
+        assert_eq!(culprit(check(Op::Embedding { scale: f32::INFINITY }, &[8], &[&[4, 4]])), "scale");
         assert_eq!(culprit(check(Op::Slice { start: usize::MAX, columns: 2 }, &[8], &[])), "input 0");
         assert_eq!(culprit(check(Op::Rope(RopeSpec { head_dim: 4, rotary_dim: 3 }), &[8, 3], &[])), "rope");
         assert_eq!(culprit(check(Op::CacheAppend(spec()), &[8, 4], &[])), "input 1");
@@ -387,6 +394,8 @@ mod tests {
         assert_eq!(culprit(check(Op::Attention(no_cache), &[16, 0], &[])), "cache group");
         let no_layer = AttentionSpec { layer: 1, ..spec() };
         assert_eq!(culprit(check(Op::Attention(no_layer), &[16, 0], &[])), "cache layer");
+        let uncapped = AttentionSpec { soft_cap: Some(f32::NAN), ..spec() };
+        assert_eq!(culprit(check(Op::Attention(uncapped), &[16, 0], &[])), "soft_cap");
         let uneven = AttentionSpec { heads: 3, ..spec() };
         assert_eq!(culprit(check(Op::Attention(uneven), &[12, 0], &[])), "heads");
     }

@@ -87,5 +87,6 @@ mod tests {
     fn text_reads_as_it_is_made() {
         let recipe = Recipe::concat([Recipe::tensor("a"), Recipe::tensor("b").transposed().rows(2, 3)]);
         assert_eq!(recipe.to_string(), "concat(a, transpose(b)[2..5])");
+        assert_eq!(Recipe::tensor("a").plus(1.0).to_string(), "1 + a");
     }
 }

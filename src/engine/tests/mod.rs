@@ -218,6 +218,12 @@ fn loading_can_be_cancelled_and_ends_with_its_progress() {
 fn targets_and_absent_types_have_their_codes() {
     let header = Header { target: Target::Cuda, sections: vec![] };
     assert_eq!(header.encode()[32..36], 2u32.to_le_bytes());
+    // Plans of before embeddings had scales and scores caps.
+    let op = r#"{"kind": "embedding"}"#;
+    assert_eq!(serde_json::from_str::<Op>(op).expect("parses"), Op::Embedding { scale: 1.0 });
+    let op = r#"{"kind": "attention", "group": 0, "layer": 0, "heads": 2, "kv_heads": 1, "head_dim": 2, "scale": 0.5}"#;
+    let plain = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5, soft_cap: None };
+    assert_eq!(serde_json::from_str::<Op>(op).expect("parses"), Op::Attention(plain));
     // Plans of before values had types: f32.
     let json = r#"{"name": "x", "rows": "tokens", "columns": 1, "slot": 0}"#;
     assert_eq!(serde_json::from_str::<Value>(json).expect("parses").dtype, DType::F32);

@@ -81,6 +81,48 @@ fn values_of_another_type_than_their_step_gives_are_refused() {
     refused("weight `head`", |plan| plan.weights[2] = weight("head", &[5, 4], Packing::Panels, 4096));
 }
 
+/// The small plan with a norm of the parts of `y` in place of attention.
+fn normed_plan() -> Plan {
+    let mut plan = small_plan();
+    plan.weights[1] = weight("gain", &[2], Packing::RowMajor, 256);
+    plan.steps[2].op = Op::RmsNorm { eps: 1e-5 };
+    plan.steps[2].weights = vec![1];
+    plan
+}
+
+#[test]
+fn a_gain_divides_what_it_norms() {
+    normed_plan().validate().expect("valid");
+    let refused = |change: fn(&mut Plan)| {
+        let mut plan = normed_plan();
+        change(&mut plan);
+        let error = plan.validate().expect_err("the change makes the plan invalid");
+        assert!(error.to_string().contains("step 2 `y`"), "{error}");
+    };
+    refused(|plan| plan.weights[1] = weight("gain", &[3], Packing::RowMajor, 256));
+    refused(|plan| plan.weights[1] = weight("gain", &[2, 2], Packing::RowMajor, 256));
+    refused(|plan| plan.steps[2].weights = vec![9]);
+    refused(|plan| plan.steps[2].weights.clear());
+    refused(|plan| plan.steps[2].op = Op::LayerNorm { eps: 1e-5 });
+}
+
+#[test]
+fn what_a_soft_cap_makes_logits_from_is_f32_on_every_target() {
+    let mut plan = cuda_plan();
+    plan.values[3].name = "uncapped".into();
+    plan.values.push(Value { name: "logits".into(), slot: 2, ..plan.values[3].clone() });
+    plan.slots.push(plan.slots[1].clone());
+    let mut cap = plan.steps[4].clone();
+    let logits = View { value: 4, start: 0, columns: 5 };
+    (cap.op, cap.inputs, cap.outputs) = (Op::SoftCap { cap: 30.0 }, cap.outputs, vec![logits]);
+    cap.weights.clear();
+    plan.steps.push(cap);
+    plan.outputs[0].value = 4;
+    plan.validate().expect("valid");
+    plan.values[3].dtype = DType::BF16;
+    assert!(plan.validate().expect_err("narrow").to_string().contains("`uncapped`"));
+}
+
 #[test]
 fn indices_out_of_range_are_refused() {
     refused("step 4 `logits`", |plan| plan.steps[4].weights[0] = 4);
@@ -105,6 +147,12 @@ fn operands_that_do_not_fit_the_operation_are_refused() {
     refused("step 4 `logits`", |plan| plan.steps[4].weights[0] = 1);
     refused("step 2 `y`", |plan| plan.steps[2].op = Op::Slice { start: 0, columns: 4 });
     refused("step 2 `y`", |plan| plan.steps[2].op = Op::RmsNorm { eps: f32::NAN });
+    refused("step 2 `y`", |plan| plan.steps[2].op = Op::SoftCap { cap: 0.0 });
+    refused("step 0 `x`", |plan| plan.steps[0].op = Op::Embedding { scale: f32::NAN });
+    refused("step 2 `y`", |plan| {
+        let Op::Attention(spec) = &mut plan.steps[2].op else { panic!() };
+        spec.soft_cap = Some(-50.0);
+    });
     refused("step 0 `x`", |plan| plan.model.vocab_size = 6);
     refused("step 3 `picked`", |plan| plan.values[2].rows = Rows::Tokens);
 }
