@@ -63,6 +63,16 @@ pub(super) unsafe fn expand_e4m3<V: Vector>(expand: &Expand) {
     }
 }
 
+/// Fours of i8 codes, whose scales multiply the sums.
+///
+/// # Safety
+/// As [`expand_bf16`].
+#[inline(always)]
+pub(super) unsafe fn expand_i8(expand: &Expand) {
+    // SAFETY: the caller's.
+    unsafe { widen::<4>(expand, |word, part| (word >> (8 * part) & 0xff) as f32 - 128.0) }
+}
+
 /// # Safety
 /// As [`expand_bf16`].
 #[inline(always)]
