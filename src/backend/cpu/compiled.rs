@@ -152,7 +152,7 @@ macro_rules! compiled {
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand_i8(block: &expand::Expand) {
             // SAFETY: the caller's.
-            unsafe { expand::expand_i8(block) }
+            unsafe { expand::expand_i8::<$vector>(block) }
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn quantize(rows: &quantize::Quantize) {
             // SAFETY: the caller's.
@@ -160,7 +160,7 @@ macro_rules! compiled {
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn rescale(sums: &quantize::Rescale<'_>) {
             // SAFETY: the caller's.
-            unsafe { quantize::rescale(sums) }
+            unsafe { quantize::rescale::<$vector>(sums) }
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_f32(strip: &pack::Pack) {
             // SAFETY: the caller's.

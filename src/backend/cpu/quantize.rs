@@ -2,6 +2,7 @@
 //!
 //! Everything is computed with integers or rounded in one obvious order, so that every instruction set gives the same bits.
 
+use super::vector::{LANES, Vector};
 use crate::engine::PANEL;
 
 /// The largest code of an activation.
@@ -42,7 +43,7 @@ pub(super) struct Quantize {
 /// Rounds every row to integers from -127 to 127, its largest element to one of these.
 ///
 /// # Safety
-/// See [`super::vector::Vector`]; all pointers are valid for the extents stated.
+/// See [`Vector`]; all pointers are valid for the extents stated.
 #[inline(always)]
 pub(super) unsafe fn quantize(task: &Quantize) {
     for row in 0..task.height {
@@ -73,17 +74,24 @@ fn scale(x: &[f32]) -> (f32, f32) {
 #[inline(always)]
 unsafe fn codes(x: &[f32], factor: f32, out: *mut u32, step: usize) -> i32 {
     let (mut sum, mut word) = (0, 0);
-    let (strips, rest) = x.as_chunks::<STRIP>();
-    let mut last = [0.0; STRIP];
-    last[..rest.len()].copy_from_slice(rest);
-    // What comes behind the row: whole words of the last strip alone are written.
-    let strips = strips.iter().map(|strip| (strip, STRIP)).chain([(&last, rest.len())]);
-    for (strip, count) in strips {
-        let codes = strip.map(|x| if factor == 0.0 { 0 } else { (x * factor + MAGIC).to_bits() as i8 });
-        sum += codes.iter().map(|code| i32::from(*code)).sum::<i32>();
-        for four in &codes.as_chunks::<4>().0[..count.div_ceil(4)] {
+    let mut codes = [0i8; STRIP];
+    for x in x.chunks(STRIP) {
+        // What comes behind the row stays zero.
+        codes[x.len()..].fill(0);
+        for (code, x) in codes.iter_mut().zip(x) {
+            *code = (x * factor + MAGIC).to_bits() as i8;
+        }
+        if factor == 0.0 {
+            codes.fill(0);
+        }
+        for code in codes {
+            sum += i32::from(code);
+        }
+        for four in &codes.as_chunks::<4>().0[..x.len().div_ceil(4)] {
             // SAFETY: the caller's: there is a word for every four columns.
-            unsafe { *out.add(word * step) = u32::from_le_bytes(four.map(i8::cast_unsigned)) };
+            unsafe {
+                *out.add(word * step) = u32::from_le_bytes([four[0] as u8, four[1] as u8, four[2] as u8, four[3] as u8])
+            };
             word += 1;
         }
     }
@@ -107,19 +115,19 @@ pub(super) struct Rescale<'a> {
 /// # Safety
 /// As [`quantize`].
 #[inline(always)]
-pub(super) unsafe fn rescale(task: &Rescale<'_>) {
+pub(super) unsafe fn rescale<V: Vector>(task: &Rescale<'_>) {
     for row in 0..task.rows {
         // SAFETY: the caller's.
         unsafe {
-            let sums = task.sums.add(row * PANEL).cast::<[f32; PANEL]>();
-            let values = match task.activations.is_null() {
-                true => *sums,
-                false => {
+            for at in (0..PANEL).step_by(LANES) {
+                let sums = task.sums.add(row * PANEL + at);
+                let mut values = V::load(sums);
+                if !task.activations.is_null() {
                     let RowScale { scale, excess } = *task.activations.add(row);
-                    (*sums).map(|sum| sum.to_bits().cast_signed().wrapping_sub(excess) as f32 * scale)
+                    values = values.integers_less(excess).mul(V::splat(scale));
                 }
-            };
-            *sums = std::array::from_fn(|at| values[at] * task.scales[at]);
+                values.mul(V::load(task.scales.as_ptr().add(at))).store(sums);
+            }
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) trait Vector: Copy {
     /// Lanes are words of 32 bits: adds to the integer `sum` the products of four bytes of `weights`, unsigned, and four of
     /// `activations`, signed. Exact modulo 2^32, so that every instruction set says the same.
     unsafe fn dot_bytes(sum: Self, weights: Self, activations: Self) -> Self;
+    /// Lanes are integers of 32 bits: what is left without `excess`, as numbers.
+    unsafe fn integers_less(self, excess: i32) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -172,6 +174,10 @@ impl Vector for Plain {
             let products = [0, 1, 2, 3].map(|part| product(weight, activation, part));
             f32::from_bits(products.iter().fold(sum.0[i].to_bits(), |sum, product| sum.wrapping_add(*product)))
         }))
+    }
+    #[inline(always)]
+    unsafe fn integers_less(self, excess: i32) -> Self {
+        Plain(self.0.map(|lane| lane.to_bits().cast_signed().wrapping_sub(excess) as f32))
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

@@ -115,6 +115,14 @@ impl Vector for Ymm2 {
         unsafe { Ymm2(dot(sum.0, weights.0, activations.0), dot(sum.1, weights.1, activations.1)) }
     }
     #[inline(always)]
+    unsafe fn integers_less(self, excess: i32) -> Self {
+        unsafe {
+            let less =
+                |lanes| _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_castps_si256(lanes), _mm256_set1_epi32(excess)));
+            Ymm2(less(self.0), less(self.1))
+        }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         both!(_mm256_add_ps, self, other)
     }

@@ -72,6 +72,10 @@ impl Vector for __m512 {
         }
     }
     #[inline(always)]
+    unsafe fn integers_less(self, excess: i32) -> Self {
+        unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(self), _mm512_set1_epi32(excess))) }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         unsafe { _mm512_add_ps(self, other) }
     }
