@@ -169,13 +169,16 @@ fn bf16_does_not_depend_on_the_batch() {
 fn no_instruction_set_depends_on_the_batch() {
     let requests = requests(12);
     let mut random = Random(3);
-    for (precision, kv_precision) in [
-        (Precision::F32, None),
-        (Precision::Bf16, None),
-        (Precision::F16, None),
-        (Precision::Fp8, Some(Precision::Fp8)),
+    for (precision, kv_precision, head_precision) in [
+        (Precision::F32, None, None),
+        (Precision::Bf16, None, None),
+        (Precision::F16, None, None),
+        (Precision::Fp8, Some(Precision::Fp8), None),
+        (Precision::Int8, None, Some(Precision::Int8)),
+        (Precision::Int8W8a8, Some(Precision::Fp8), Some(Precision::Int8W8a8)),
     ] {
-        let options = BuildOptions { precision: Some(precision), kv_precision, ..BuildOptions::default() };
+        let precision = Some(precision);
+        let options = BuildOptions { precision, kv_precision, head_precision, ..BuildOptions::default() };
         let engine = engine_with(&tests_path("models/tiny"), &options);
         for isa in Isa::available() {
             let base = ExecutorConfig { isa: Some(isa.name().to_string()), ..two_threads() };

@@ -1,5 +1,5 @@
 //! What narrow types cost: the mean KL divergence from Hugging Face f32 over a fixed text, held against Hugging Face's own
-//! bf16, and against what the rounding of e4m3 predicts.
+//! bf16, and against what the rounding of e4m3 and of int8 predicts.
 
 mod common;
 
@@ -116,5 +116,19 @@ fn fp8_diverges_no_more_than_its_rounding_explains() {
         );
         // What is not narrow at all diverges by 1e-8.
         assert!((1e-7..most).contains(&mean), "{name}: {mean:.3e} against {most:.3e}");
+    }
+}
+
+#[test]
+fn int8_diverges_no_more_than_its_rounding_explains() {
+    let (_, variance) = measure(&plain(Precision::F32), None);
+    let bar = transformers_bf16();
+    println!("variance {variance:.3e}");
+    for precision in [Precision::Int8, Precision::Int8W8a8] {
+        for head_precision in [None, Some(precision)] {
+            let options = BuildOptions { head_precision, ..plain(precision) };
+            let mean = mean_divergence(&options, None);
+            println!("{precision} head {head_precision:?}: mean KL {mean:.3e}; bar {bar:.3e}");
+        }
     }
 }

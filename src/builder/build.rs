@@ -37,7 +37,7 @@ pub struct BuildOptions {
     pub precision: Option<Precision>,
     /// Of the KV cache: fp8, or what the engine has anyway (`None`): f32, f16, or bf16.
     pub kv_precision: Option<Precision>,
-    /// Of an fp8 engine's last linear: fp8, or bf16 (`None`).
+    /// Of the last linear of an fp8 or int8 engine: the engine's own, or bf16 (`None`).
     pub head_precision: Option<Precision>,
     /// On CUDA: a request's bits depend on nothing but itself.
     pub invariant: bool,

@@ -136,9 +136,10 @@ impl Lowering<'_> {
         let (dtype, packing) = self.storage(node, position);
         let place = *self.places.entry((id, dtype)).or_insert_with(|| {
             let place = self.weights.len();
-            self.weights.push(UsedWeight { id, dtype, packing, scales: false });
-            if dtype == DType::E4M3 {
-                self.weights.push(UsedWeight { id, dtype: DType::F32, packing: Packing::RowMajor, scales: true });
+            self.weights.push(UsedWeight { id, dtype, packing, scales: None });
+            if dtype.is_scaled() {
+                let scales = Some(dtype);
+                self.weights.push(UsedWeight { id, dtype: DType::F32, packing: Packing::RowMajor, scales });
             }
             place
         });

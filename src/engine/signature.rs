@@ -189,7 +189,11 @@ fn check_weight(target: Target, weight: &WeightSpec, wanted: &Weight) -> Check {
     };
     let sound = match (wanted, weight.shape.as_slice()) {
         (Weight::Matrix(n, k), [rows, columns]) => {
-            (float || weight.dtype == DType::E4M3) && weight.packing == matrices && (rows, columns) == (n, k)
+            let codes = match target {
+                Target::Cpu => weight.dtype.is_scaled(),
+                Target::Cuda => weight.dtype == DType::E4M3,
+            };
+            (float || codes) && weight.packing == matrices && (rows, columns) == (n, k)
         }
         (Weight::Table { rows: least, columns: wanted }, [rows, columns]) => {
             float && rows >= least && columns == wanted

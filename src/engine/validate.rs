@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::signature::check_signature;
 use super::{
-    BLOCK_TOKENS, KvGroup, Packing, Plan, Precision, Rows, ScaleSpec, Step, Target, Value, View, WeightSpec,
-    value_dtype,
+    BLOCK_TOKENS, Granularity, KvGroup, Packing, Plan, Precision, Rows, ScaleSpec, Step, Target, Value, View,
+    WeightSpec, value_dtype,
 };
 use crate::error::{Error, Result};
 use crate::types::{DType, Op};
@@ -43,7 +43,9 @@ impl Plan {
             return Err(corrupt("model", "an extent is zero or too large"));
         }
         match (self.target, self.precision) {
-            (Target::Cuda, Precision::F32) => Err(corrupt("precision", "a plan for cuda is not f32")),
+            (Target::Cuda, precision @ (Precision::F32 | Precision::Int8 | Precision::Int8W8a8)) => {
+                Err(corrupt("precision", format!("a plan for cuda is not {precision}")))
+            }
             _ => Ok(()),
         }
     }
@@ -64,20 +66,21 @@ impl Plan {
         }
     }
 
-    /// Exactly the e4m3 weights have scales, as many as their granularity says.
+    /// Exactly the weights of codes have scales, as many as their granularity says; those of i8 go by row.
     fn check_scale(&self, weight: &WeightSpec) -> Result<(), String> {
-        let ScaleSpec { weight: index, granularity } = match (weight.dtype == DType::E4M3, weight.scale) {
+        let ScaleSpec { weight: index, granularity } = match (weight.dtype.is_scaled(), weight.scale) {
             (true, Some(scale)) => scale,
             (false, None) => return Ok(()),
-            (true, None) => return Err("it is e4m3 and has no scales".into()),
+            (true, None) => return Err(format!("it is {} and has no scales", weight.dtype)),
             (false, Some(_)) => return Err(format!("it is {} and has scales", weight.dtype)),
         };
         let (scales, [rows, columns]) = match (self.weights.get(index), weight.shape.as_slice()) {
             (Some(scales), [rows, columns]) => (scales, [*rows, *columns]),
             (None, _) => return Err(format!("its scales, weight {index}, do not exist")),
-            _ => return Err("it is e4m3 and no matrix".into()),
+            _ => return Err(format!("it is {} and no matrix", weight.dtype)),
         };
-        let sound = scales.dtype == DType::F32
+        let sound = (weight.dtype != DType::I8 || granularity == Granularity::Row)
+            && scales.dtype == DType::F32
             && scales.packing == Packing::RowMajor
             && scales.shape == granularity.scale_shape(rows, columns);
         match sound {

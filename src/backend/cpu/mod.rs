@@ -18,7 +18,9 @@ mod memory;
 mod operands;
 mod pack;
 mod panels;
+mod pass;
 mod pool;
+mod quantize;
 mod rows;
 mod rowwise;
 mod team;
@@ -102,7 +104,7 @@ impl CpuDevice {
         let weight = step.weights.first().and_then(|index| plan.weights.get(*index));
         let (Some(weight), Some(input)) = (weight, step.inputs.first()) else { return Need::default() };
         let rows = limits.tokens.max(limits.logit_rows);
-        matmul::need(&self.team, weight.dtype, rows, input.columns, factors)
+        pass::need(self.team.compiled.products(weight.dtype, plan.precision), rows, input.columns, factors)
     }
 }
 

@@ -10,11 +10,11 @@ fn refused(what: &str, change: impl FnOnce(&mut Plan)) {
     assert!(error.to_string().contains(what), "{error} does not name {what}");
 }
 
-/// The small plan with an e4m3 head, whose scales are weight 3.
-fn quantized_plan(granularity: Granularity) -> Plan {
+/// The small plan with a head of codes, whose scales are weight 3.
+fn quantized_plan(dtype: DType, granularity: Granularity) -> Plan {
     let mut plan = small_plan();
     let head = &mut plan.weights[2];
-    (head.dtype, head.scale) = (DType::E4M3, Some(ScaleSpec { weight: 3, granularity }));
+    (head.dtype, head.scale) = (dtype, Some(ScaleSpec { weight: 3, granularity }));
     head.bytes = head.packed_bytes().expect("a small shape");
     let offset = (head.offset + head.bytes).next_multiple_of(256);
     plan.weights.push(weight("head.scale", &granularity.scale_shape(5, 4), Packing::RowMajor, offset));
@@ -34,18 +34,21 @@ fn cuda_plan() -> Plan {
 #[test]
 fn the_small_plans_are_valid() {
     small_plan().validate().expect("valid");
-    quantized_plan(Granularity::Row).validate().expect("valid");
-    quantized_plan(Granularity::Block).validate().expect("valid");
+    quantized_plan(DType::E4M3, Granularity::Row).validate().expect("valid");
+    quantized_plan(DType::E4M3, Granularity::Block).validate().expect("valid");
+    quantized_plan(DType::I8, Granularity::Row).validate().expect("valid");
     cuda_plan().validate().expect("valid");
 }
 
 #[test]
 fn scales_that_are_not_what_their_weight_needs_are_refused() {
     let refused = |what: &str, change: fn(&mut Plan)| {
-        let mut plan = quantized_plan(Granularity::Row);
-        change(&mut plan);
-        let error = plan.validate().expect_err("the change makes the plan invalid");
-        assert!(error.status() == Status::Corrupt && error.to_string().contains(what), "{error}");
+        for dtype in [DType::E4M3, DType::I8] {
+            let mut plan = quantized_plan(dtype, Granularity::Row);
+            change(&mut plan);
+            let error = plan.validate().expect_err("the change makes the plan invalid");
+            assert!(error.status() == Status::Corrupt && error.to_string().contains(what), "{error}");
+        }
     };
     fn scale(plan: &mut Plan) -> &mut ScaleSpec {
         plan.weights[2].scale.as_mut().expect("there are scales")
@@ -61,6 +64,8 @@ fn scales_that_are_not_what_their_weight_needs_are_refused() {
         plan.weights[0].dtype = DType::E4M3;
         plan.weights[0].bytes = 40;
     });
+    let error = quantized_plan(DType::I8, Granularity::Block).validate().expect_err("i8 goes by row");
+    assert!(error.status() == Status::Corrupt && error.to_string().contains("weight `head`"), "{error}");
 }
 
 #[test]
@@ -77,7 +82,17 @@ fn values_of_another_type_than_their_step_gives_are_refused() {
     refused("value `picked`", |plan| plan.values[2].dtype = DType::F32);
     refused("value `logits`", |plan| plan.values[3].dtype = DType::BF16);
     refused("value `logits`", |plan| plan.slots[1].bytes_per_logit_row = 19);
-    refused("precision", |plan| plan.precision = Precision::F32);
+    for precision in [Precision::F32, Precision::Int8, Precision::Int8W8a8] {
+        let error = Plan { precision, ..cuda_plan() }.validate().expect_err("not for cuda");
+        assert!(error.status() == Status::Corrupt && error.to_string().contains("precision"), "{error}");
+    }
+    refused("step 4 `logits`", |plan| {
+        let codes = quantized_plan(DType::I8, Granularity::Row);
+        plan.weights.truncate(2);
+        plan.weights.extend_from_slice(&codes.weights[2..]);
+        (plan.weights[2].packing, plan.weights[2].offset, plan.weights[2].bytes) = (Packing::RowMajor, 512, 20);
+        plan.weights[3].offset = 768;
+    });
     refused("weight `head`", |plan| plan.weights[2] = weight("head", &[5, 4], Packing::Panels, 4096));
 }
 

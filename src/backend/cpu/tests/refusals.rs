@@ -67,6 +67,17 @@ fn scales_that_do_not_fit_are_refused() {
     corrupt(quantized(|c| c.plan.weights[0].scale.as_mut().unwrap().granularity = Granularity::Block), "weight 1");
     corrupt(quantized(|c| c.plan.weights[1].shape = vec![6]), "weight 1");
     corrupt(quantized(|c| c.weights[1].truncate(4)), "weight 1");
+    let int8 = |change: fn(&mut Case)| {
+        let op = Op::Linear { bias: false, activation: None };
+        let mut case = Case::new(op).input(8, &[0.0; 16]).output(Rows::Tokens, 2, 5).int8(&[0; 40], 8, &[1.0; 5]);
+        change(&mut case);
+        case
+    };
+    int8(|_| ()).run(&device(Isa::Portable, 1), &plain_batch(2)).unwrap();
+    corrupt(int8(|c| c.plan.weights[0].scale = None), "weight 0");
+    corrupt(int8(|c| c.plan.weights[0].scale.as_mut().unwrap().granularity = Granularity::Block), "scaled by blocks");
+    corrupt(int8(|c| c.plan.weights[1].shape = vec![6]), "weight 1");
+    corrupt(int8(|c| c.weights[1].truncate(4)), "weight 1");
 }
 
 #[test]
