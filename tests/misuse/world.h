@@ -1,5 +1,5 @@
-/* The world of the generated misuse: one living object of each type, memory that ends where nothing may be touched, and the
- * judgement of each case. */
+/* The world of the generated misuse: one living object of each type, memory that ends where nothing may be touched, and
+ * the judgement of each case. */
 #ifndef WORLD_H
 #define WORLD_H
 
@@ -35,7 +35,7 @@ static void died(int signal) {
 }
 
 /* Memory: arguments and results end where a page begins that can be neither read nor written. */
-enum { AREAS = 12, AREA_BYTES = 1 << 17, PAGE = 4096, PATTERN = 0x5a, BEFORE = 64, BUFFER = 1 << 16 };
+enum { AREAS = 12, AREA_BYTES = 1 << 19, PAGE = 4096, PATTERN = 0x5a, BEFORE = 64, BUFFER = 1 << 18 };
 
 struct area {
     unsigned char *end;
@@ -88,6 +88,7 @@ static struct {
     trtllm_response *response;
     trtllm_tokenizer *tokenizer;
     void *destroyed[KINDS];
+    uintptr_t on_the_stack;
     char story[1024];
 } world;
 
@@ -173,7 +174,9 @@ static inline void *living(size_t kind) {
 }
 
 /* Forgets the arguments of the case before. */
-static inline void reset(void) { inputs_used = outputs_used = 0; }
+static inline void reset(void) {
+    inputs_used = outputs_used = 0;
+}
 
 /* After a call that succeeded: outputs and changed objects are as new. */
 static inline void renew(void) {
@@ -218,13 +221,10 @@ static inline void accepted(trtllm_status got) {
 }
 
 /* A request takes some values and is refused for them when it is submitted. */
-static inline void refused_now_or_later(trtllm_status got, const char *culprit) {
-    if (got != TRTLLM_STATUS_OK) {
-        refused(got, TRTLLM_STATUS_INVALID_ARGUMENT, culprit);
-        return;
-    }
+static inline void refused_now_or_later(trtllm_status got, trtllm_status expected, const char *culprit) {
     uint64_t *id = output(sizeof *id);
-    refused(trtllm_executor_submit(world.executor, world.request, id), TRTLLM_STATUS_INVALID_ARGUMENT, culprit);
+    if (got == TRTLLM_STATUS_OK) got = trtllm_executor_submit(world.executor, world.request, id);
+    refused(got, expected, culprit);
     renew();
 }
 
@@ -240,6 +240,7 @@ static inline void create_world(int argc, char **argv) {
         memset(outputs[i].end - AREA_BYTES, PATTERN, AREA_BYTES);
     }
     world.checkpoint = argv[1];
+    world.on_the_stack = (uintptr_t)argv;
     CHECK((size_t)snprintf(world.engine_path, sizeof world.engine_path, "%s/model.engine", argv[2]) < 4096);
     CHECK((size_t)snprintf(world.build_path, sizeof world.build_path, "%s/built.engine", argv[2]) < 4096);
     OK(trtllm_build(world.checkpoint, world.engine_path, NULL));
