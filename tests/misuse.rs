@@ -1,5 +1,6 @@
 //! Misuse of every exported function, generated from the headers: each call has one wrong argument and must be refused with
-//! the right status and a message that names the culprit, its outputs untouched and every object as it was.
+//! the right status and a message that names the culprit, its outputs untouched and every object as it was. And several
+//! threads that use and destroy the same objects at random.
 
 #[path = "common/headers.rs"]
 mod headers;
@@ -32,23 +33,54 @@ fn generated(folder: &Path) -> PathBuf {
     source
 }
 
-/// Compiles and runs the generated cases; returns how many there were.
-fn run_cases(compiler: &str, folder: &str, flags: &[&str]) -> usize {
-    let folder = fresh_folder(folder);
+/// The program's side of a call is instrumented, and so is every `malloc` and `memcpy` of the library.
+const SANITIZERS: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+
+/// Builds a source of `tests/misuse` or a generated one.
+fn built(compiler: &str, source: &Path, folder: &Path, flags: &[&str]) -> PathBuf {
     let include = format!("-I{}", root().join("tests/misuse").display());
-    let program = compile(compiler, &generated(&folder), &folder, &[&[include.as_str()], flags].concat());
+    compile(compiler, source, folder, &[&[include.as_str()], flags].concat())
+}
+
+/// Compiles and runs the generated cases.
+fn run_cases(compiler: &str, folder: &str, flags: &[&str]) {
+    let folder = fresh_folder(folder);
+    let program = built(compiler, &generated(&folder), &folder, flags);
     let output = succeed(Command::new(program).arg(root().join("tests/models/tiny")).arg(&folder).arg(PATIENCE));
     let count = output.trim().strip_suffix(" cases").and_then(|count| count.parse().ok());
-    count.unwrap_or_else(|| panic!("unexpected output: {output}"))
+    let count: usize = count.unwrap_or_else(|| panic!("unexpected output: {output}"));
+    println!("{compiler}: {count} cases");
+    assert!(count > LEAST_CASES, "{count} cases");
 }
 
 #[test]
 fn every_argument_of_every_function_may_be_wrong() {
-    for compiler in compilers() {
-        let count = run_cases(compiler, &format!("cases-{compiler}"), &[]);
-        println!("{compiler}: {count} cases");
-        assert!(count > LEAST_CASES, "{count} cases");
-    }
+    compilers().iter().for_each(|compiler| run_cases(compiler, &format!("cases-{compiler}"), &[]));
+}
+
+#[test]
+fn misuse_under_sanitizers() {
+    run_cases(compilers()[0], "cases-sanitized", &SANITIZERS);
+}
+
+fn stress(folder: &str, flags: &[&str], seed: &str) {
+    let folder = fresh_folder(folder);
+    let program = built(compilers()[0], &root().join("tests/misuse/stress.c"), &folder, flags);
+    let seconds = std::env::var("TRTLLM_STRESS_SECONDS").unwrap_or_else(|_| "3".to_owned());
+    let arguments = [root().join("tests/models/tiny"), folder];
+    let output = succeed(Command::new(program).args(arguments).args([seconds.as_str(), seed]));
+    println!("{output}");
+    assert!(output.ends_with(" responses\n"), "{output}");
+}
+
+#[test]
+fn threads_may_do_anything_with_the_same_objects() {
+    stress("stress", &[], "1");
+}
+
+#[test]
+fn threads_under_sanitizers() {
+    stress("stress-sanitized", &SANITIZERS, "2");
 }
 
 #[test]
