@@ -1,6 +1,8 @@
 //! The C headers read back: everything they declare, for tests that must not forget any of it. They are cbindgen's, so that
 //! a few shapes of declaration are all there are; another shape stops the test.
 
+#![allow(dead_code)] // Each test program uses its part.
+
 use std::path::Path;
 
 /// What `include/trtllm/*.h` declare, in the order of the umbrella header.

@@ -158,7 +158,8 @@ fn misuse(headers: &Headers, function: &Function, name: &str, role: &Role) -> Re
         Role::EndedText => format!("{null}    STRING_NOT_UTF8({f}, {name});\n    ENDLESS_TEXT({f}, {name});\n"),
         Role::Buffer { capacity, length } => {
             let nul = usize::from(of == "char *");
-            let aligned = if nul == 0 { format!("    MISALIGNED({f}, {name});\n") } else { String::new() };
+            let aligned =
+                if nul == 0 { format!("    MISALIGNED_RESULT({f}, {name}, {capacity});\n") } else { String::new() };
             format!("{aligned}    RESULT({f}, {name}, {capacity}, {length}, {nul});\n")
         }
         Role::Size(_) | Role::OfCallback(_) => String::new(),

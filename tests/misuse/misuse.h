@@ -232,6 +232,12 @@ static const int32_t no_flags[] = {-1, 2, 3, 256, 65536, INT32_MIN, INT32_MAX};
                 (a.capacity = absurd_lengths[i], a.request_id = submitted(), a.timeout_ms = TRTLLM_WAIT_FOREVER)); \
     } while (0)
 
+/* Also where nothing would be written. */
+#define MISALIGNED_RESULT(function, buffer, capacity)                                                        \
+    MISALIGNED(function, buffer);                                                                            \
+    REFUSED(function, #buffer, "misaligned, no capacity", (a.buffer = misaligned(a.buffer), a.capacity = 0), \
+            INVALID_ARGUMENT, "`" #buffer "`: is not aligned")
+
 /* Results of unknown size: a buffer, its capacity and a length. `extra` elements follow those that the length counts.
  */
 #define RESULT(function, buffer, capacity, length, extra)                                                         \
