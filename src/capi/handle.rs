@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::panic::may_panic;
 use crate::error::{Error, Result};
 
 const INDEX_BITS: u32 = 24;
@@ -41,6 +42,7 @@ static TABLE: RwLock<Table> = RwLock::new(Table { slots: Vec::new(), free: Vec::
 /// # Errors
 /// `OutOfMemory` when 2^24 handles are alive or the table cannot grow.
 pub(super) fn insert<H: Handle>(object: Arc<H::Object>) -> Result<*mut H> {
+    may_panic();
     let mut table = TABLE.write();
     let index = match table.free.pop() {
         Some(index) => index,
@@ -76,6 +78,7 @@ pub(super) fn get<H: Handle>(handle: *const H, what: &str) -> Result<Arc<H::Obje
         let slot = table.slots.get(index).ok_or_else(|| invalid::<H>(what, "never existed"))?;
         check(slot, generation).map_err(|why| invalid::<H>(what, why))?
     };
+    may_panic();
     object.downcast().map_err(|_| invalid::<H>(what, "is of another type"))
 }
 
@@ -84,6 +87,7 @@ pub(super) fn get<H: Handle>(handle: *const H, what: &str) -> Result<Arc<H::Obje
 /// # Errors
 /// `InvalidHandle` as [`get`].
 pub(super) fn remove<H: Handle>(handle: *const H, what: &str) -> Result<Option<Arc<H::Object>>> {
+    may_panic();
     if handle.is_null() {
         return Ok(None);
     }
@@ -98,6 +102,8 @@ pub(super) fn remove<H: Handle>(handle: *const H, what: &str) -> Result<Option<A
         slot.generation = next;
         table.free.push(index);
     }
+    drop(table);
+    may_panic();
     Ok(Some(object))
 }
 
