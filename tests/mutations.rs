@@ -145,7 +145,9 @@ parsers! {
     generation_config: 20000, JSON, ["models/tiny/generation_config.json"];
     tokenizer: 6000, JSON, [];
     tokenizer_config: 6000, JSON, ["models/tiny/tokenizer_config.json"];
-    chat: 6000, JINJA, ["models/tiny/chat_template.jinja"];
+    template: 6000, JINJA, ["models/tiny/chat_template.jinja"];
+    messages: 6000, JSON, [];
+    requests: 1000, JSON, [];
 }
 
 /// The seeds as they are, which are accepted, then their mutations, of which some are and some are not.
