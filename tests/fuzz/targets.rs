@@ -1,5 +1,5 @@
-//! One function for each parser of bytes that strangers wrote. `tests/mutations.rs` calls them with seeded mutations, the
-//! programs in `tests/fuzz/targets` with what libFuzzer finds. Each says whether it accepted the input, and panics when the
+//! One function for each parser of bytes that strangers wrote. `tests/mutations.rs` calls them with seeded mutations,
+//! `tests/fuzz/main.rs` with what libFuzzer finds. Each says whether it accepted the input, and panics when the
 //! library broke a promise: a panic, an internal error, a status that this parser does not have, two answers that differ.
 #![allow(dead_code)] // Each program uses its part.
 
@@ -64,11 +64,6 @@ pub fn safetensors(bytes: &[u8]) -> bool {
     let accepted = read_folder(&[("config.json", CONFIG), ("model.safetensors", bytes)]);
     assert_eq!(accepted, safetensors_in_memory(bytes));
     accepted
-}
-
-/// Whether libFuzzer's input is one of the few that go through files and devices too: system calls are slow.
-pub fn is_rare(bytes: &[u8]) -> bool {
-    xxh3_64(bytes).is_multiple_of(256)
 }
 
 /// The index of a checkpoint folder with the shard `a.safetensors`.
