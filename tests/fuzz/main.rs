@@ -1,6 +1,8 @@
 //! The targets under libFuzzer, in one program: the variable `TARGET` names the one that runs.
 #![no_main]
 
+// Named, so that its own modules are looked for beside it, as in `tests/mutations.rs`.
+#[path = "targets.rs"]
 mod targets;
 
 use std::sync::LazyLock;
