@@ -83,6 +83,12 @@ pub(super) fn load(
     }
 }
 
+/// Checks a section in memory; the plan is valid and its weights end where the section does.
+pub(super) fn verify(section: &[u8], plan: &Plan) -> Result<()> {
+    let progress = &mut |_| ControlFlow::Continue(());
+    stream(pieces(plan, Memory::Shared(section)), None, true, section.len() as u64, progress)
+}
+
 fn cancelled() -> Error {
     Error::Cancelled { what: "engine load".into(), why: "the progress callback said so".into() }
 }
