@@ -82,21 +82,11 @@ impl Hearing {
     /// Compares with the same request alone on `core`.
     pub(super) fn check(&self, core: &mut Core, intake: &Intake, windows: &[Option<usize>], coverage: &mut Coverage) {
         let alone = self.alone(core, intake);
-        self.check_alone(&alone, windows);
+        let speeches = self.check_alone(&alone, windows);
         self.check_end(coverage);
-        for sequence in 0..self.request.sampling.n {
+        for (sequence, speech) in (0..).zip(&speeches) {
             let (ours, whole) = (Said::of(&self.responses, sequence), Said::of(&alone, sequence));
-            match ours.finish {
-                Some(FinishReason::Eos | FinishReason::Stop | FinishReason::Length) => assert_eq!(ours, whole),
-                Some(FinishReason::Error) => {
-                    let fails = alone.iter().any(|response| response.finish == Some(FinishReason::Error));
-                    assert!(fails && ours.begins(&whole), "{ours:?} {whole:?}");
-                }
-                Some(FinishReason::Cancelled | FinishReason::TimeLimit) | None => {
-                    assert!(self.may_be_cut || self.fails || self.failed(), "{:?}", self.responses);
-                    assert!(ours.begins(&whole), "{ours:?} {whole:?}");
-                }
-            }
+            self.check_sequence(&ours, &whole, speech);
         }
         let context = |responses: &[Response]| -> Vec<f32> {
             responses.iter().flat_map(|response| response.context_logits.clone()).collect()
@@ -104,6 +94,20 @@ impl Hearing {
         let (ours, whole) = (context(&self.responses), context(&alone));
         assert!(ours == whole || ours.is_empty() && (self.may_be_cut || self.fails || self.failed()));
         self.cover(coverage);
+    }
+
+    fn check_sequence(&self, ours: &Said, whole: &Said, speech: &Speech) {
+        let cut = !matches!(ours.finish, Some(FinishReason::Eos | FinishReason::Stop | FinishReason::Length));
+        if matches!(whole.finish, Some(FinishReason::Error) | None) {
+            // NaN in one sequence ends its siblings too, wherever they are: only arithmetic says what they go on with.
+            assert!(speech.tokens.starts_with(&ours.tokens), "{ours:?} {speech:?}");
+            assert!(cut || ours.finish == Some(FinishReason::Stop) || ours.finish == Some(speech.finish), "{ours:?}");
+        } else if cut {
+            assert!(self.may_be_cut || self.fails, "{ours:?}");
+            assert!(ours.finish != Some(FinishReason::Error) && ours.begins(whole), "{ours:?} {whole:?}");
+        } else {
+            assert_eq!(ours, whole);
+        }
     }
 
     fn failed(&self) -> bool {
@@ -121,7 +125,7 @@ impl Hearing {
     }
 
     /// The executor says of one request what plain arithmetic says.
-    fn check_alone(&self, alone: &[Response], windows: &[Option<usize>]) {
+    fn check_alone(&self, alone: &[Response], windows: &[Option<usize>]) -> Vec<Speech> {
         let params = &self.request.sampling;
         let speeches: Vec<Speech> = (0..params.n).map(|s| speech(&self.prompt, params, s, windows)).collect();
         let fails = speeches.iter().any(|speech| speech.finish == FinishReason::Error);
@@ -133,6 +137,7 @@ impl Hearing {
                 assert_eq!((&said.tokens, said.finish), (&speech.tokens, Some(speech.finish)));
             }
         }
+        speeches
     }
 
     fn check_end(&self, coverage: &mut Coverage) {

@@ -82,7 +82,7 @@ fn clients_submit_await_and_cancel() {
                 assert!(if cut { number == 1 && alone.starts_with(&tokens) } else { alone == tokens });
             })
         };
-        [1, 2].map(client).map(|client| client.join().unwrap());
+        [1, 2].map(client).into_iter().for_each(|client| client.join().unwrap());
         executor.shutdown().unwrap();
         assert!(is_empty(&executor));
     });
