@@ -32,7 +32,31 @@ const DEFAULT_TRACES: u64 = 500;
 const WORLD: World = World { vocabulary: 0..20, poison: Some(POISON), block_tokens: 1..5, most: 16, letters: true };
 
 /// What at least comes of [`DEFAULT_TRACES`] traces.
-const LEAST: &[(&str, u64)] = &[("requests", 1)];
+const LEAST: &[(&str, u64)] = &[
+    ("requests", 1500),
+    ("preemptions", 25),
+    ("prefix hits in tokens", 1500),
+    ("shared blocks", 800),
+    ("evicted blocks", 2000),
+    ("blocks that left a window", 10_000),
+    ("cancels in the inbox", 20),
+    ("cancels while waiting", 50),
+    ("cancels in the prompt", 15),
+    ("cancels in the output", 90),
+    ("cancels after the end", 100),
+    ("submissions that the full queue refused", 1500),
+    ("orders refused as too large", 20),
+    ("orders refused after a shutdown", 25),
+    ("requests at a shutdown", 40),
+    ("ends by a stop", 80),
+    ("ends by time", 25),
+    ("ends by NaN", 50),
+    ("requests of several sequences", 200),
+    ("context logits", 80),
+    ("generation logits", 150),
+    ("failed callbacks", 50),
+    ("requests whose slow client got joined responses", 100),
+];
 
 #[test]
 fn seeded_traces_hold() {
