@@ -191,6 +191,11 @@ impl Core {
         stats.totals = self.ledger.totals;
     }
 
+    #[cfg(test)]
+    pub(super) fn scheduler(&self) -> &crate::executor::scheduler::Scheduler {
+        &self.ledger.scheduler
+    }
+
     /// Checks the cache's bookkeeping.
     #[cfg(test)]
     pub(super) fn verify(&self) {

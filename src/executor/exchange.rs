@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
+use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::error::{Error, Result};
 use crate::executor::job::Job;
 use crate::executor::mailbox::{Callback, Receiver};
@@ -189,6 +188,12 @@ impl Exchange {
             }
             self.calls.wait(&mut state);
         }
+    }
+
+    /// A callback to call, if there is one now.
+    #[cfg(test)]
+    pub(super) fn poll_call(&self) -> Option<Call> {
+        self.state.lock().mail.next_call()
     }
 
     /// Puts a callback back after its call, or gives it up for good when its request is over.

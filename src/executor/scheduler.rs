@@ -156,6 +156,13 @@ impl Scheduler {
         &self.kv
     }
 
+    /// All tasks, and what those that run hold of the cache.
+    #[cfg(test)]
+    pub fn tasks(&self) -> impl Iterator<Item = (&Task, Option<&Sequence>)> {
+        let running = self.running.iter().map(|running| (&running.task, Some(&running.cache)));
+        running.chain(self.waiting.values().map(|task| (task, None)))
+    }
+
     fn find(&self, id: TaskId) -> Option<usize> {
         self.running.binary_search_by_key(&id, |r| r.task.id).ok()
     }

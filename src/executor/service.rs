@@ -1,18 +1,16 @@
 //! The executor as clients see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
+use super::exchange::Exchange;
+use super::sync::thread::{self, JoinHandle, ThreadId};
+use super::sync::{AtomicU64, Mutex, Ordering};
+use super::threads::{run_delivery, run_loop};
 use crate::error::{Error, Result};
-use crate::executor::exchange::Exchange;
 use crate::executor::intake::Intake;
 use crate::executor::mailbox::{Callback, Receiver};
 use crate::executor::parts::{ExecutorParts, assemble};
-use crate::executor::threads::{run_delivery, run_loop};
 use crate::executor::{ExecutorStats, IterationStats, Request, RequestId, Response};
 
 /// Serves requests on one model. All methods may be called from any thread, also from callbacks but for

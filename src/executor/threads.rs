@@ -4,9 +4,9 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::exchange::{Exchange, Inbox, Report};
 use crate::error::{Error, Result};
 use crate::executor::core::Core;
-use crate::executor::exchange::{Exchange, Inbox, Report};
 use crate::executor::mailroom::Call;
 use crate::executor::{IterationStats, Response};
 
@@ -15,7 +15,7 @@ use crate::executor::{IterationStats, Response};
 pub(super) fn run_loop(exchange: &Exchange, core: &mut Core) {
     let (mut inbox, mut responses) = (Inbox::default(), Vec::new());
     while exchange.next_work(core.is_idle(), &mut inbox) {
-        let iteration = AssertUnwindSafe(|| iterate(core, &mut inbox, &mut responses));
+        let iteration = AssertUnwindSafe(|| iterate(core, &mut inbox, Instant::now(), &mut responses));
         let (outcome, broken) = match catch_unwind(iteration) {
             Ok(Err(error @ Error::DeviceLost { .. })) => (Ok(None), Some(error)),
             Ok(outcome) => (outcome, None),
@@ -27,21 +27,43 @@ pub(super) fn run_loop(exchange: &Exchange, core: &mut Core) {
         }
         exchange.publish(report);
     }
-    let farewell = AssertUnwindSafe(|| core.cancel_all(Instant::now(), &mut responses));
-    let broken = catch_unwind(farewell).err().map(|payload| panic_error("executor loop", payload.as_ref()));
-    let report = Report { responses: &mut responses, stats: *core.stats(), outcome: Ok(None) };
-    exchange.close(Some(report), broken);
+    say_farewell(exchange, core, &mut inbox, Instant::now(), &mut responses);
 }
 
-fn iterate(core: &mut Core, inbox: &mut Inbox, responses: &mut Vec<Response>) -> Result<Option<IterationStats>> {
-    let now = Instant::now();
+/// Ends every request, those that have just come too: the executor was told to end.
+pub(super) fn say_farewell(
+    exchange: &Exchange,
+    core: &mut Core,
+    inbox: &mut Inbox,
+    now: Instant,
+    responses: &mut Vec<Response>,
+) {
+    let farewell = AssertUnwindSafe(|| {
+        take_in(core, inbox, now, responses);
+        core.cancel_all(now, responses);
+    });
+    let broken = catch_unwind(farewell).err().map(|payload| panic_error("executor loop", payload.as_ref()));
+    exchange.close(Some(Report { responses, stats: *core.stats(), outcome: Ok(None) }), broken);
+}
+
+/// Takes in what has come, and takes one step.
+pub(super) fn iterate(
+    core: &mut Core,
+    inbox: &mut Inbox,
+    now: Instant,
+    responses: &mut Vec<Response>,
+) -> Result<Option<IterationStats>> {
+    take_in(core, inbox, now, responses);
+    core.step(now, responses)
+}
+
+fn take_in(core: &mut Core, inbox: &mut Inbox, now: Instant, responses: &mut Vec<Response>) {
     for job in inbox.jobs.drain(..) {
         core.add(job, now, responses);
     }
     for id in inbox.cancels.drain(..) {
         core.cancel(id, now, responses);
     }
-    core.step(now, responses)
 }
 
 /// Calls callbacks until the loop has ended and everything is delivered.
@@ -51,7 +73,8 @@ pub(super) fn run_delivery(exchange: &Exchange) {
     }
 }
 
-fn deliver(exchange: &Exchange, call: Call) {
+/// Calls one callback, and takes care of what becomes of it.
+pub(super) fn deliver(exchange: &Exchange, call: Call) {
     let Call { request, mut callback, responses } = call;
     let called = catch_unwind(AssertUnwindSafe(|| responses.into_iter().for_each(&mut callback)));
     let over = match called {

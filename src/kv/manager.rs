@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// in turn, at times [`truncate`](Self::truncate), and at last [`release`](Self::release). Decoding allocates no heap
 /// memory once a sequence slot has been used and sequences stay within `sequence_tokens`.
 pub struct KvManager<S = RandomState> {
-    cache: Cache<S>,
-    sequences: Vec<State>,
+    pub(super) cache: Cache<S>,
+    pub(super) sequences: Vec<State>,
     idle: Vec<u32>,
     stats: KvStats,
 }
@@ -182,11 +182,6 @@ impl<S: BuildHasher> KvManager<S> {
             self.idle.reserve(self.sequences.len());
             u32::try_from(self.sequences.len() - 1).expect("fewer live sequences than 2^32")
         })
-    }
-
-    #[cfg(test)]
-    pub(super) fn cache(&self) -> &Cache<S> {
-        &self.cache
     }
 
     /// The capacities of everything that could grow.

@@ -11,11 +11,13 @@ type Precision int32
 
 // The precisions; PrecisionAuto leaves it to the library.
 const (
-	PrecisionAuto Precision = C.TRTLLM_PRECISION_AUTO
-	PrecisionF32  Precision = C.TRTLLM_PRECISION_F32
-	PrecisionBF16 Precision = C.TRTLLM_PRECISION_BF16
-	PrecisionF16  Precision = C.TRTLLM_PRECISION_F16
-	PrecisionFP8  Precision = C.TRTLLM_PRECISION_FP8
+	PrecisionAuto     Precision = C.TRTLLM_PRECISION_AUTO
+	PrecisionF32      Precision = C.TRTLLM_PRECISION_F32
+	PrecisionBF16     Precision = C.TRTLLM_PRECISION_BF16
+	PrecisionF16      Precision = C.TRTLLM_PRECISION_F16
+	PrecisionFP8      Precision = C.TRTLLM_PRECISION_FP8
+	PrecisionINT8     Precision = C.TRTLLM_PRECISION_INT8
+	PrecisionINT8W8A8 Precision = C.TRTLLM_PRECISION_INT8_W8A8
 )
 
 // Target is the device class of an engine.

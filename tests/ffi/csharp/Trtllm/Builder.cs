@@ -11,6 +11,8 @@ namespace Trtllm
         BF16 = 2,
         F16 = 3,
         FP8 = 4,
+        INT8 = 5,
+        INT8_W8A8 = 6,
     }
 
     /// <summary>The device class of an engine.</summary>

@@ -18,6 +18,8 @@ class Precision(enum.IntEnum):
     BF16 = 2
     F16 = 3
     FP8 = 4
+    INT8 = 5
+    INT8_W8A8 = 6
 
 
 class Target(enum.IntEnum):
