@@ -75,7 +75,8 @@ pub(super) fn whole(fields: &Fields, rope: Option<&Fields>, theta: f64, config: 
         return Ok(RopeConfig { theta, rotary_dim: config.head_dim, scaling: RopeScaling::Default });
     };
     let theta = self::theta(rope, "rope_theta")?.unwrap_or(theta);
-    for part in [partial_factor(fields)?, partial_factor(rope)?].into_iter().flatten().filter(|part| *part < 1.0) {
+    let mut parts = [partial_factor(fields)?, partial_factor(rope)?].into_iter().flatten();
+    if let Some(part) = parts.find(|part| *part < 1.0) {
         let what = format!("partial_rotary_factor {part}");
         return Err(Error::Unsupported { what, why: "this family rotates whole heads".into() });
     }

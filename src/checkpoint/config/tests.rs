@@ -160,7 +160,7 @@ fn windows_are_those_of_the_family() {
 }
 
 fn phi3(fields: &str) -> Result<ModelConfig> {
-    gated("Phi3ForCausalLM", fields)
+    gated("Phi3ForCausalLM", &format!(r#", "hidden_size": 64, "num_attention_heads": 4{fields}"#))
 }
 
 fn gemma2(fields: &str) -> Result<ModelConfig> {
@@ -174,7 +174,7 @@ fn gemma3(fields: &str) -> Result<ModelConfig> {
 #[test]
 fn heads_have_the_width_that_their_family_says() {
     let widths = |config: ModelConfig| (config.head_dim, config.attention_scale.by_root_of);
-    assert_eq!(widths(qwen2("").unwrap()), (16, 16.0));
+    assert_eq!(widths(qwen2(r#", "head_dim": 16"#).unwrap()), (16, 16.0));
     assert_eq!(widths(gated("Qwen3ForCausalLM", "").unwrap()), (128, 128.0));
     assert_eq!(widths(gemma2("").unwrap()), (256, 256.0));
     assert_eq!(widths(gemma3(r#", "head_dim": 64, "query_pre_attn_scalar": 168"#).unwrap()), (64, 168.0));
