@@ -10,6 +10,7 @@ use super::format::{HEADER_BYTES, Header, Section, SectionKind};
 use super::weights::{self, LoadMode, Progress, Weights};
 use super::{Plan, inspect};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// An engine in memory. It is read-only and may be shared by threads.
 #[derive(Debug)]
@@ -213,11 +214,7 @@ fn check_padding(file: &File, header: &Header) -> Result<()> {
 
 fn read_section(file: &File, section: &Section) -> Result<Vec<u8>> {
     let length = section.bytes as usize;
-    let mut content = Vec::new();
-    content.try_reserve_exact(length).map_err(|error| Error::OutOfMemory {
-        what: section.kind.name().into(),
-        why: format!("{length} bytes: {error}"),
-    })?;
+    let mut content = heap::vector(length, section.kind.name())?;
     content.resize(length, 0);
     read_at(file, &mut content, section.offset)?;
     match xxh3_64(&content) == section.checksum {

@@ -1,6 +1,7 @@
 //! The weight section in memory: mapped from the file or read into memory, checked by several threads while it streams.
 
 use std::fs::File;
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{Plan, Section};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// Bytes read and hashed at a time: small enough to be in cache when they are hashed.
 const CHUNK: usize = 256 << 10;
@@ -62,9 +64,12 @@ pub(super) fn load(
             // SAFETY: the mapping is read-only and private to this engine; as with every mapped file, whoever truncates
             // the file under a running engine stops it, which the mode's documentation says.
             let map = unsafe { options.offset(section.offset).len(length).map(file) }
-                .map_err(|error| Error::io("weights (map)", &error))?;
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::OutOfMemory => out_of_memory(section, &error.to_string()),
+                    _ => Error::io("weights (map)", &error),
+                })?;
             if verify {
-                stream(pieces(plan, Memory::Shared(&map)), None, true, section.bytes, progress)?;
+                stream(pieces(plan, Memory::Shared(&map))?, None, true, section.bytes, progress)?;
             }
             Weights::Mapped(map)
         }
@@ -73,7 +78,7 @@ pub(super) fn load(
             // Fewer page faults; a kernel without huge pages says no and nothing is lost.
             let _ = memory.advise(Advice::HugePage);
             let source = Some((file, section.offset));
-            stream(pieces(plan, Memory::Own(&mut memory)), source, verify, section.bytes, progress)?;
+            stream(pieces(plan, Memory::Own(&mut memory))?, source, verify, section.bytes, progress)?;
             Weights::Owned(memory)
         }
     };
@@ -129,9 +134,9 @@ struct Piece<'a> {
 }
 
 /// The section cut at the ends of its weights, the largest piece first so that no thread is left with it at the end.
-fn pieces<'a>(plan: &'a Plan, memory: Memory<'a>) -> Vec<Piece<'a>> {
+fn pieces<'a>(plan: &'a Plan, memory: Memory<'a>) -> Result<Vec<Piece<'a>>> {
     let (mut rest, mut start) = (memory, 0u64);
-    let mut pieces = Vec::with_capacity(plan.weights.len());
+    let mut pieces = heap::vector(plan.weights.len(), "list of weights")?;
     for weight in &plan.weights {
         let end = weight.offset + weight.bytes;
         let (memory, tail) = rest.split((end - start) as usize);
@@ -139,8 +144,8 @@ fn pieces<'a>(plan: &'a Plan, memory: Memory<'a>) -> Vec<Piece<'a>> {
         pieces.push(Piece { memory, start, padding, name: &weight.name, checksum: weight.checksum_value() });
         (rest, start) = (tail, end);
     }
-    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.memory.len()));
-    pieces
+    pieces.sort_unstable_by_key(|piece| (std::cmp::Reverse(piece.memory.len()), piece.start));
+    Ok(pieces)
 }
 
 /// What the threads share while they work through the pieces.

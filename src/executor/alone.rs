@@ -56,7 +56,7 @@ pub(super) fn expected(
     sequence: u32,
     windows: &[Option<usize>],
 ) -> Option<Vec<u32>> {
-    let mut sampler = Sampler::new(Arc::new(params.clone()), sequence, prompt, &[EOS]);
+    let mut sampler = Sampler::new(Arc::new(params.clone()), sequence, prompt, &[EOS]).unwrap();
     let (mut tokens, mut scratch) = (prompt.to_vec(), Scratch::default());
     for generated in 1..=params.max_tokens {
         let sampled = sampler.sample(&expected_logits(&tokens, windows), &mut scratch).ok()?;

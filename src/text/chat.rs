@@ -90,10 +90,13 @@ impl ChatTemplate {
 
     fn run(&self, context: Value) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(describe)?;
-        let mut sink = CappedSink { bytes: Vec::new(), overflown: false };
+        let mut sink = CappedSink { bytes: Vec::new(), overflown: false, refused: false };
         let rendered = template.render_captured_to(context, &mut sink).map(drop);
         if sink.overflown {
             return Err(invalid("output", format!("exceeds the limit of {MAX_RENDERED_BYTES} bytes")));
+        }
+        if sink.refused {
+            return Err(Error::out_of_memory("rendered prompt", sink.bytes.len()));
         }
         rendered.map_err(describe)?;
         String::from_utf8(sink.bytes).map_err(|_| Error::internal("chat template", "wrote a part of a character"))
@@ -104,6 +107,8 @@ impl ChatTemplate {
 struct CappedSink {
     bytes: Vec<u8>,
     overflown: bool,
+    /// Memory was refused.
+    refused: bool,
 }
 
 impl io::Write for CappedSink {
@@ -112,6 +117,10 @@ impl io::Write for CappedSink {
             self.overflown = true;
             return Err(io::ErrorKind::FileTooLarge.into());
         }
+        self.bytes.try_reserve(part.len()).map_err(|_| {
+            self.refused = true;
+            io::ErrorKind::OutOfMemory
+        })?;
         self.bytes.extend_from_slice(part);
         Ok(part.len())
     }

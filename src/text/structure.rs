@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub added: Vec<(String, u32)>,
     /// Whether the decoder turns `<0xHH>` tokens into bytes.
     pub byte_fallback: bool,
+    /// Whether the decoder does nothing but turn the letters of a byte-level vocabulary into bytes.
+    pub byte_level: bool,
 }
 
 /// Refuses a file that the crate would not survive, and takes out what has no meaning for inference: truncation,
@@ -58,6 +60,7 @@ pub(super) fn check(root: &mut Value) -> Result<Facts> {
         vocab_size: largest.map_or(0, |id| id as usize + 1),
         added,
         byte_fallback: contains_type(&root["decoder"], "ByteFallback"),
+        byte_level: root["decoder"]["type"] == "ByteLevel",
     })
 }
 
