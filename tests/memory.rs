@@ -23,8 +23,10 @@ use trtllm::builder::{self, BuildOptions, Source};
 fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = engine(folder.path());
-    let tests: [(&str, &dyn Fn(&Path)); 2] =
-        [("steady_steps_take_no_memory", &steady_steps_take_no_memory), ("a_refused_allocation_is_a_status", &a_refused_allocation_is_a_status)];
+    let tests: [(&str, &dyn Fn(&Path)); 2] = [
+        ("steady_steps_take_no_memory", &steady_steps_take_no_memory),
+        ("a_refused_allocation_is_a_status", &a_refused_allocation_is_a_status),
+    ];
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let mut passed = 0;
     for (name, test) in tests.iter().filter(|(name, _)| name.contains(&wanted)) {
@@ -57,9 +59,9 @@ fn engine(folder: &Path) -> PathBuf {
 fn steady_steps_take_no_memory(path: &Path) {
     for (name, sampling) in steady::kinds() {
         for stream in [false, true] {
-            let taken = steady::taken(path, stream, &sampling);
-            println!("{name}, stream {stream}: {taken} allocations");
-            assert_eq!(taken, 0, "{name}, stream {stream}");
+            let (taken, place) = steady::taken(path, stream, &sampling);
+            println!("{name}, stream {stream}: {taken} allocations\n{place}");
+            assert_eq!(taken, 0, "{name}, stream {stream}:\n{place}");
         }
     }
 }
@@ -72,6 +74,7 @@ fn a_refused_allocation_is_a_status(path: &Path) {
         for forever in [false, true] {
             let tally = failing::refuse_each(path, part, forever, stride);
             println!("{name}, forever {forever}: {tally:?}");
+            assert!(tally.own_aborts().is_empty(), "{:?}", tally.own_aborts());
         }
     }
 }

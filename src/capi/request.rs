@@ -89,11 +89,12 @@ impl Draft {
 
     /// The request to submit; `defaults` are the engine's generation defaults.
     pub(super) fn request(&self, defaults: impl FnOnce() -> SamplingParams) -> Result<Request> {
-        let input = match self.input.as_ref().ok_or_else(|| Error::argument("request", "has no text, tokens or chat"))? {
-            Input::Text(text) => Input::Text(heap::text(text, "text")?),
-            Input::Tokens(tokens) => Input::Tokens(heap::copy(tokens, "tokens")?),
-            Input::Chat(messages) => Input::Chat(heap::text(messages, "messages")?),
-        };
+        let input =
+            match self.input.as_ref().ok_or_else(|| Error::argument("request", "has no text, tokens or chat"))? {
+                Input::Text(text) => Input::Text(heap::text(text, "text")?),
+                Input::Tokens(tokens) => Input::Tokens(heap::copy(tokens, "tokens")?),
+                Input::Chat(messages) => Input::Chat(heap::text(messages, "messages")?),
+            };
         // Neither holds lists.
         let mut sampling = self.sampling.clone().unwrap_or_else(defaults);
         sampling.stop_strings = heap::vector(self.stop_strings.len(), "stop strings")?;

@@ -63,13 +63,15 @@ pub(super) fn load(
             let mut options = MmapOptions::new();
             // SAFETY: the mapping is read-only and private to this engine; as with every mapped file, whoever truncates
             // the file under a running engine stops it, which the mode's documentation says.
-            let map = unsafe { options.offset(section.offset).len(length).map(file) }
-                .map_err(|error| match error.kind() {
+            let map = unsafe { options.offset(section.offset).len(length).map(file) }.map_err(|error| {
+                match error.kind() {
                     io::ErrorKind::OutOfMemory => out_of_memory(section, &error.to_string()),
                     _ => Error::io("weights (map)", &error),
-                })?;
+                }
+            })?;
             if verify {
-                stream(pieces(plan, Memory::Shared(&map))?, None, true, section.bytes, progress)?;
+                // Read and not looked at through the mapping: a file that is truncated meanwhile is an error then.
+                stream(pieces(plan, Memory::Mapped(length))?, (file, section.offset), true, section.bytes, progress)?;
             }
             Weights::Mapped(map)
         }
@@ -77,7 +79,7 @@ pub(super) fn load(
             let mut memory = MmapMut::map_anon(length).map_err(|error| out_of_memory(section, &error.to_string()))?;
             // Fewer page faults; a kernel without huge pages says no and nothing is lost.
             let _ = memory.advise(Advice::HugePage);
-            let source = Some((file, section.offset));
+            let source = (file, section.offset);
             stream(pieces(plan, Memory::Own(&mut memory))?, source, verify, section.bytes, progress)?;
             Weights::Owned(memory)
         }
@@ -96,18 +98,17 @@ fn out_of_memory(section: &Section, why: &str) -> Error {
     Error::OutOfMemory { what: "weights".into(), why: format!("{} bytes: {why}", section.bytes) }
 }
 
+/// Where a piece is read to.
 enum Memory<'a> {
-    Shared(&'a [u8]),
+    /// To be looked at only; its length.
+    Mapped(usize),
     Own(&'a mut [u8]),
 }
 
 impl<'a> Memory<'a> {
     fn split(self, at: usize) -> (Self, Self) {
         match self {
-            Memory::Shared(bytes) => {
-                let (head, tail) = bytes.split_at(at);
-                (Memory::Shared(head), Memory::Shared(tail))
-            }
+            Memory::Mapped(length) => (Memory::Mapped(at), Memory::Mapped(length - at)),
             Memory::Own(bytes) => {
                 let (head, tail) = bytes.split_at_mut(at);
                 (Memory::Own(head), Memory::Own(tail))
@@ -117,7 +118,7 @@ impl<'a> Memory<'a> {
 
     fn len(&self) -> usize {
         match self {
-            Memory::Shared(bytes) => bytes.len(),
+            Memory::Mapped(length) => *length,
             Memory::Own(bytes) => bytes.len(),
         }
     }
@@ -151,7 +152,7 @@ fn pieces<'a>(plan: &'a Plan, memory: Memory<'a>) -> Result<Vec<Piece<'a>>> {
 /// What the threads share while they work through the pieces.
 struct Shared<'a> {
     queue: Mutex<std::vec::IntoIter<Piece<'a>>>,
-    source: Option<(&'a File, u64)>,
+    source: (&'a File, u64),
     verify: bool,
     done: AtomicU64,
     stop: AtomicBool,
@@ -160,7 +161,7 @@ struct Shared<'a> {
 
 fn stream<'a>(
     pieces: Vec<Piece<'a>>,
-    source: Option<(&'a File, u64)>,
+    source: (&'a File, u64),
     verify: bool,
     total: u64,
     progress: Progress<'_>,
@@ -205,10 +206,11 @@ fn stream<'a>(
 
 impl Shared<'_> {
     fn work(&self, tick: &mut dyn FnMut()) {
+        let mut scratch = Vec::new();
         loop {
             let next = self.queue.lock().next();
             let Some(piece) = next else { return };
-            if let Err(error) = self.take(piece, tick) {
+            if let Err(error) = self.take(piece, &mut scratch, tick) {
                 self.stop.store(true, Ordering::Relaxed);
                 self.failure.lock().get_or_insert(error);
             }
@@ -218,23 +220,23 @@ impl Shared<'_> {
         }
     }
 
-    /// Reads one piece where there is a source, and checks its padding and its weight.
-    fn take(&self, mut piece: Piece<'_>, tick: &mut dyn FnMut()) -> Result<()> {
+    /// Reads one piece, into `scratch` what is mapped, and checks its padding and its weight.
+    fn take(&self, mut piece: Piece<'_>, scratch: &mut Vec<u8>, tick: &mut dyn FnMut()) -> Result<()> {
         let mut hash = Xxh3::new();
         let mut at = 0;
         while at < piece.memory.len() {
             let end = (at + CHUNK).min(piece.memory.len());
             let chunk = match &mut piece.memory {
-                Memory::Shared(bytes) => &bytes[at..end],
-                Memory::Own(bytes) => {
-                    let chunk = &mut bytes[at..end];
-                    if let Some((file, start)) = self.source {
-                        file.read_exact_at(chunk, start + piece.start + at as u64)
-                            .map_err(|error| Error::io(format!("weight `{}` (read)", piece.name), &error))?;
-                    }
-                    chunk
+                Memory::Mapped(_) => {
+                    heap::reserve(scratch, CHUNK - scratch.len(), "checksums")?;
+                    scratch.resize(CHUNK, 0);
+                    &mut scratch[..end - at]
                 }
+                Memory::Own(bytes) => &mut bytes[at..end],
             };
+            let (file, start) = self.source;
+            file.read_exact_at(chunk, start + piece.start + at as u64)
+                .map_err(|error| Error::io(format!("weight `{}` (read)", piece.name), &error))?;
             if self.verify {
                 let padding = piece.padding.saturating_sub(at).min(chunk.len());
                 if chunk[..padding].iter().any(|byte| *byte != 0) {

@@ -17,7 +17,6 @@ use crate::types::heap;
 const ITERATION_HISTORY: usize = 1024;
 
 /// What clients want of the loop, and memory that they have for it.
-#[derive(Default)]
 pub(super) struct Inbox {
     pub(super) jobs: Vec<Job>,
     pub(super) cancels: Vec<RequestId>,
@@ -28,6 +27,15 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// An inbox for the memory of up to `blanks` delivered responses.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(blanks: usize) -> Result<Self> {
+        let blanks = heap::vector(blanks, "responses")?;
+        Ok(Self { jobs: Vec::new(), cancels: Vec::new(), blanks, responses: Vec::new() })
+    }
+
     fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.cancels.is_empty()
     }
@@ -85,7 +93,7 @@ impl Exchange {
         iterations.try_reserve(ITERATION_HISTORY).map_err(|_| Error::out_of_memory("iterations", history))?;
         let state = State {
             phase: Phase::Open,
-            inbox: Inbox::default(),
+            inbox: Inbox::new(0)?,
             mail: Mailroom::new(mailbox_limit, blanks)?,
             broken: None,
             fault: None,
@@ -162,7 +170,7 @@ impl Exchange {
         if state.inbox.responses.capacity() > inbox.responses.capacity() {
             std::mem::swap(&mut state.inbox.responses, &mut inbox.responses);
         }
-        state.mail.give_blanks(&mut inbox.blanks);
+        state.mail.swap_blanks(&mut inbox.blanks);
         state.phase == Phase::Open
     }
 

@@ -174,7 +174,8 @@ impl Ledger {
             self.scheduler.add(active.begin_sequence(&self.voice)?);
         }
         if active.job.stream || finish.is_some() {
-            let blank = if finish.is_none() { self.blanks.pop().unwrap_or_else(Delta::small) } else { Delta::default() };
+            let blank =
+                if finish.is_none() { self.blanks.pop().unwrap_or_else(Delta::small) } else { Delta::default() };
             out.push(active.respond(row.task.sequence, finish, blank, now));
         }
         if active.is_complete() {

@@ -141,7 +141,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    
+
     fn delta(sequence: u32, token: u32) -> Response {
         let (text, tokens) = (token.to_string(), vec![token]);
         Response { sequence, text, tokens, finish: None, last: false, ..end(sequence, false) }

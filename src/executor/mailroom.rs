@@ -37,10 +37,8 @@ impl Mailroom {
     }
 
     /// Swaps `blanks`, which is empty, for the memory of delivered responses.
-    pub(super) fn give_blanks(&mut self, blanks: &mut Vec<Delta>) {
-        if !self.blanks.is_empty() {
-            std::mem::swap(&mut self.blanks, blanks);
-        }
+    pub(super) fn swap_blanks(&mut self, blanks: &mut Vec<Delta>) {
+        std::mem::swap(&mut self.blanks, blanks);
     }
 
     pub(super) fn len(&self) -> usize {

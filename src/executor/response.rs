@@ -1,8 +1,8 @@
 //! What comes back. Every accepted request ends in exactly one response with `last` set.
 
 use crate::error::{Error, Result};
-use crate::executor::{RequestId, RequestStats};
 use crate::executor::output::Delta;
+use crate::executor::{RequestId, RequestStats};
 use crate::sampling::{Logprobs, TokenLogprob};
 use crate::types::heap;
 
@@ -88,7 +88,8 @@ impl Response {
         }
         match self.copy() {
             Ok((text, tokens, logprobs)) => {
-                let mut blank = Delta { text: self.text, tokens: self.tokens, logprobs: self.logprobs, logits: Vec::new() };
+                let mut blank =
+                    Delta { text: self.text, tokens: self.tokens, logprobs: self.logprobs, logits: Vec::new() };
                 blank.clear();
                 blanks.push(blank);
                 Response { text, tokens, logprobs, ..self }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::executor::exchange::Exchange;
+use crate::executor::exchange::{Exchange, Inbox};
 use crate::executor::intake::Intake;
 use crate::executor::mailbox::{Callback, Receiver};
 use crate::executor::parts::{BLANKS_PER_ROW, ExecutorParts, assemble};
@@ -39,10 +39,11 @@ impl Executor {
         let blanks = BLANKS_PER_ROW * parts.config.max_batch_size;
         let (mut core, intake) = assemble(parts)?;
         let exchange = Arc::new(Exchange::new(capacity, mailbox_limit, blanks, *core.stats())?);
+        let inbox = Inbox::new(blanks)?;
         let (of_loop, of_delivery) = (exchange.clone(), exchange.clone());
         let delivery = spawn("trtllm-delivery", move || run_delivery(&of_delivery))?;
         let delivery_id = delivery.thread().id();
-        let looping = spawn("trtllm-loop", move || run_loop(&of_loop, &mut core)).inspect_err(|_| {
+        let looping = spawn("trtllm-loop", move || run_loop(&of_loop, &mut core, inbox)).inspect_err(|_| {
             // Lets the delivery thread, which has nothing to do yet, end.
             exchange.close(None, None);
         })?;

@@ -5,15 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::executor::IterationStats;
 use crate::executor::core::Core;
 use crate::executor::exchange::{Exchange, Inbox, Report};
 use crate::executor::mailroom::Call;
-use crate::executor::IterationStats;
 
 /// Computes until told to end. A panic and a lost device end it too; either way no request is left without its last
 /// response.
-pub(super) fn run_loop(exchange: &Exchange, core: &mut Core) {
-    let mut inbox = Inbox::default();
+pub(super) fn run_loop(exchange: &Exchange, core: &mut Core, mut inbox: Inbox) {
     while exchange.next_work(core.is_idle(), &mut inbox) {
         let iteration = AssertUnwindSafe(|| iterate(core, &mut inbox));
         let (outcome, broken) = match catch_unwind(iteration) {

@@ -27,7 +27,8 @@ impl History {
         let most = seen.len() + history.params.logit_bias.len() + eos.len() + generated;
         history.adjustments = heap::vector(most, "changes to logits")?;
         let seen = seen.iter().map(|&token| Adjustment { token, change: Change::Seen { generated: 0 } });
-        let biases = history.params.logit_bias.iter().map(|b| Adjustment { token: b.token, change: Change::Bias(b.bias) });
+        let biases =
+            history.params.logit_bias.iter().map(|b| Adjustment { token: b.token, change: Change::Bias(b.bias) });
         let banned = eos.iter().filter(|_| history.params.min_tokens > 0);
         let bans = banned.map(|&token| Adjustment { token, change: Change::Ban });
         history.adjustments.extend(seen);

@@ -147,7 +147,7 @@ fn sequences_of_one_seed_differ_and_each_repeats_itself() {
     let params = Arc::new(SamplingParams { temperature: 1.0, seed: 3, ..SamplingParams::default() });
     let run = |sequence| -> Vec<u32> {
         let mut sampler = Sampler::new(params.clone(), sequence, &[], &[]).unwrap();
-        let mut scratch = Scratch::new(50);
+        let mut scratch = Scratch::new(50).unwrap();
         (0..32).map(|_| sampler.sample(&[0.0; 50], &mut scratch).unwrap().token).collect()
     };
     assert_eq!(run(0), run(0));
@@ -163,7 +163,7 @@ fn a_warm_scratch_does_not_grow() {
         logprobs: Some(2),
         ..SamplingParams::default()
     };
-    let (mut sampler, mut scratch) = (sampler(params), Scratch::new(1000));
+    let (mut sampler, mut scratch) = (sampler(params), Scratch::new(1000).unwrap());
     let logits: Vec<f32> = (0..1000).map(|i| (i % 17) as f32).collect();
     let capacity = |s: &Scratch| (s.logits.capacity(), s.candidates.capacity(), s.order.capacity());
     let before = capacity(&scratch);

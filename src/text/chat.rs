@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::{date, hold, ordered, pyjson, source, tokenizer};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// Largest accepted template source, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
@@ -74,7 +75,7 @@ impl ChatTemplate {
     pub fn find(config_json: Option<&[u8]>, chat_template_jinja: Option<&[u8]>) -> Result<Option<String>> {
         if let Some(bytes) = chat_template_jinja {
             let text = std::str::from_utf8(bytes).map_err(|error| invalid("chat_template.jinja", error.to_string()))?;
-            return Ok(Some(text.to_owned()));
+            return heap::text(text, "chat template").map(Some);
         }
         let Some(bytes) = config_json else {
             return Ok(None);

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::unwind::invalid;
 use crate::error::Result;
+use crate::types::heap;
 
 /// Longest accepted split or replace pattern in bytes; published tokenizers stay below 1 KiB.
 const MAX_PATTERN_BYTES: usize = 4096;
@@ -74,13 +75,17 @@ fn model_ids(model: &Value) -> Result<Vec<u32>> {
             if let Some(prefix) = model["continuing_subword_prefix"].as_str().filter(|prefix| !prefix.is_empty()) {
                 check_prefixed_merges(&model["merges"], prefix)?;
             }
-            vocab.iter().map(|(token, id)| read_id(|| format!("model.vocab[{token:?}]"), id)).collect()
+            let mut ids = heap::vector(vocab.len(), "token ids")?;
+            for (token, id) in vocab {
+                ids.push(read_id(|| format!("model.vocab[{token:?}]"), id)?);
+            }
+            Ok(ids)
         }
         Value::Array(pieces) => {
             let is_piece = |piece: &Value| piece[0].is_string() && piece[1].is_number();
             match pieces.iter().position(|piece| !is_piece(piece)) {
                 Some(bad) => Err(invalid(format!("model.vocab[{bad}]"), "is not a pair of a piece and its score")),
-                None => Ok((0..pieces.len() as u32).collect()),
+                None => heap::collect(0..pieces.len() as u32, "token ids"),
             }
         }
         _ => Err(invalid("model.vocab", "is missing or neither an object nor a list")),

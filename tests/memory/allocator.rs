@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{c_int, c_void};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
 
 /// Allocations from this size on can be refused. What is smaller has a size that no file and no request decides, such as an
@@ -17,6 +18,7 @@ static REFUSE_AT: AtomicUsize = AtomicUsize::new(0);
 static SEEN: AtomicUsize = AtomicUsize::new(0);
 static WATCHED: AtomicBool = AtomicBool::new(false);
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
+static PLACE: Mutex<String> = Mutex::new(String::new());
 
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
@@ -77,7 +79,7 @@ fn refuses() -> bool {
     seen == at || FOREVER.load(SeqCst) && seen > at
 }
 
-/// Counts what the executor's loop and the threads of the CPU backend take.
+/// Counts what the executor's loop and the threads of the CPU backend take, and remembers where the first of it was.
 fn note() {
     if !WATCHED.load(SeqCst) {
         return;
@@ -86,7 +88,11 @@ fn note() {
     // SAFETY: the kernel writes at most 16 bytes.
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
     if name.starts_with(b"trtllm-loop") || name.starts_with(b"trtllm-cpu") {
-        TAKEN.fetch_add(1, SeqCst);
+        if TAKEN.fetch_add(1, SeqCst) == 0 {
+            WATCHED.store(false, SeqCst);
+            *PLACE.lock().expect("nobody panics with it") = std::backtrace::Backtrace::force_capture().to_string();
+            WATCHED.store(true, SeqCst);
+        }
     }
 }
 
@@ -148,11 +154,11 @@ pub fn live() -> i64 {
     LIVE.load(SeqCst)
 }
 
-/// Allocations of the loop and the CPU threads while `body` runs.
-pub fn taken_during(body: impl FnOnce()) -> usize {
+/// Allocations of the loop and the CPU threads while `body` runs, and the stack at the first.
+pub fn taken_during(body: impl FnOnce()) -> (usize, String) {
     TAKEN.store(0, SeqCst);
     WATCHED.store(true, SeqCst);
     body();
     WATCHED.store(false, SeqCst);
-    TAKEN.load(SeqCst)
+    (TAKEN.load(SeqCst), std::mem::take(&mut PLACE.lock().expect("nobody panics with it")))
 }

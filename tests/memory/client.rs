@@ -141,7 +141,8 @@ pub fn submit(executor: *mut trtllm_executor, wish: &Wish) -> Option<Accepted> {
     let heard = Box::new(Mutex::new(Heard::default()));
     let mut id = 0;
     // SAFETY: the request and the place are valid.
-    let accepted = unsafe { describe(request, wish, &heard) && done(trtllm_executor_submit(executor, request, &mut id)) };
+    let accepted =
+        unsafe { describe(request, wish, &heard) && done(trtllm_executor_submit(executor, request, &mut id)) };
     // SAFETY: the request is ours.
     assert!(done(unsafe { trtllm_request_destroy(request) }));
     accepted.then_some(Accepted { id, heard, callback: wish.callback })
@@ -209,6 +210,13 @@ pub fn destroy(engine: *mut trtllm_engine, executor: *mut trtllm_executor) {
         assert!(done(trtllm_executor_destroy(executor)));
         assert!(done(trtllm_engine_destroy(engine)));
     }
+}
+
+/// Bytes that are allocated now, whatever this thread's last error was.
+pub fn live() -> i64 {
+    // SAFETY: refused, and the message of that takes the place of the last.
+    assert_eq!(unsafe { trtllm_engine_destroy(std::ptr::without_provenance_mut(1)) }, trtllm_status::InvalidHandle);
+    crate::allocator::live()
 }
 
 /// A greedy request of eight tokens.

@@ -18,11 +18,12 @@ const STEPS: u64 = 400;
 const DELAY: usize = 12;
 
 /// Runs `REQUESTS` such requests at once and counts what the steady part of their steps takes.
-pub fn taken(path: &Path, stream: bool, sampling: &SamplingParams) -> usize {
+pub fn taken(path: &Path, stream: bool, sampling: &SamplingParams) -> (usize, String) {
     let engine = Engine::open(path, LoadMode::Read, &mut |_| std::ops::ControlFlow::Continue(())).expect("it opens");
     let config = ExecutorConfig { threads: 2, max_batch_size: REQUESTS, kv_tokens: 8192, ..ExecutorConfig::default() };
     let executor = Executor::load(Arc::new(engine), config).expect("it loads");
-    let ids: Vec<RequestId> = (0..REQUESTS).map(|number| executor.submit(request(number, stream, sampling)).expect("it fits")).collect();
+    let ids: Vec<RequestId> =
+        (0..REQUESTS).map(|number| executor.submit(request(number, stream, sampling)).expect("it fits")).collect();
     let steps = |count: u64, serve: &mut dyn FnMut()| {
         let end = executor.stats().iterations + count;
         let deadline = Instant::now() + Duration::from_secs(60);

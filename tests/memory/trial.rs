@@ -98,13 +98,12 @@ extern "C" fn report_abort(_: i32) {
     allocator::disarm();
     let report = Backtrace::force_capture().to_string();
     let length = report.len().min(REPORT);
-    let shared = SHARED.load(SeqCst) as *mut Shared;
     // SAFETY: mapped by the parent, which looks at it when this process has ended.
-    unsafe {
-        (*shared).report[..length].copy_from_slice(&report.as_bytes()[..length]);
-        (*shared).length.store(length, SeqCst);
-        libc::_exit(ABORTED)
-    }
+    let shared = unsafe { &mut *(SHARED.load(SeqCst) as *mut Shared) };
+    shared.report[..length].copy_from_slice(&report.as_bytes()[..length]);
+    shared.length.store(length, SeqCst);
+    // SAFETY: ends the child without running what belongs to the parent.
+    unsafe { libc::_exit(ABORTED) }
 }
 
 impl Shared {
