@@ -168,8 +168,8 @@ pub struct Loaded {
     engine: Arc<Engine>,
     architecture: CString,
     sampling: SamplingParams,
-    tokenizer: OnceLock<Result<Tokenizer>>,
-    template: OnceLock<Result<ChatTemplate>>,
+    tokenizer: OnceLock<Tokenizer>,
+    template: OnceLock<ChatTemplate>,
 }
 
 impl Loaded {
@@ -203,12 +203,12 @@ impl Loaded {
                 why: "the engine was built without one".to_owned(),
             }),
         };
-        self.tokenizer.get_or_init(load).as_ref().map_err(Clone::clone)
+        made(&self.tokenizer, load)
     }
 
     /// The engine's chat template; `NotFound` when it has none.
     pub(super) fn template(&self) -> Result<&ChatTemplate> {
-        self.template.get_or_init(|| self.load_template()).as_ref().map_err(Clone::clone)
+        made(&self.template, || self.load_template())
     }
 
     fn load_template(&self) -> Result<ChatTemplate> {
@@ -250,6 +250,14 @@ impl Loaded {
                 Target::Cuda => trtllm_target::Cuda,
             } as i32,
         }
+    }
+}
+
+/// What is in `place`, made there if it was not. A failure is not kept: memory may be there the next time.
+fn made<T>(place: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match place.get() {
+        Some(made) => Ok(made),
+        None => make().map(|new| place.get_or_init(|| new)),
     }
 }
 

@@ -11,6 +11,7 @@ use super::format::{HEADER_BYTES, Header, Section, SectionKind};
 use super::weights::{self, LoadMode, Progress, Weights};
 use super::{Plan, inspect};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// An engine in memory. It is read-only and may be shared by threads.
 #[derive(Debug)]
@@ -253,11 +254,7 @@ fn check_padding(source: &impl Source, header: &Header) -> Result<()> {
 
 fn read_section(source: &impl Source, section: &Section) -> Result<Vec<u8>> {
     let length = section.bytes as usize;
-    let mut content = Vec::new();
-    content.try_reserve_exact(length).map_err(|error| Error::OutOfMemory {
-        what: section.kind.name().into(),
-        why: format!("{length} bytes: {error}"),
-    })?;
+    let mut content = heap::vector(length, section.kind.name())?;
     content.resize(length, 0);
     read_at(source, &mut content, section.offset)?;
     match xxh3_64(&content) == section.checksum {
