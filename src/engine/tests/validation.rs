@@ -126,7 +126,7 @@ fn what_a_soft_cap_makes_logits_from_is_f32_on_every_target() {
     let mut plan = cuda_plan();
     plan.values[3].name = "uncapped".into();
     plan.values.push(Value { name: "logits".into(), slot: 2, ..plan.values[3].clone() });
-    plan.slots.push(plan.slots[1].clone());
+    plan.slots.push(plan.slots[1]);
     let mut cap = plan.steps[4].clone();
     let logits = View { value: 4, start: 0, columns: 5 };
     (cap.op, cap.inputs, cap.outputs) = (Op::SoftCap { cap: 30.0 }, cap.outputs, vec![logits]);
