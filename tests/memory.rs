@@ -78,7 +78,9 @@ fn a_refused_allocation_is_a_status(path: &Path) {
     let stride = if std::env::var_os("TRTLLM_MEMORY").is_some() { 1 } else { STRIDE };
     failing::expected(path);
     let parts: [(&str, failing::Part); 2] = [("end", failing::end_of_life), ("life", failing::whole_life)];
-    for (name, part) in parts {
+    // Symbolising every foreign abort takes minutes: the whole life is refused in the long run only.
+    let count = if stride == 1 { 2 } else { 1 };
+    for (name, part) in parts.into_iter().take(count) {
         for forever in [false, true] {
             let tally = failing::refuse_each(path, part, forever, stride);
             println!("{name}, forever {forever}: {tally:?}");
