@@ -1,7 +1,7 @@
 //! Memory that is refused, and memory that is not asked for. A program of its own, without the test harness: its children
 //! are forks, which takes a process with one thread.
 //!
-//! `TRTLLM_MEMORY=1` refuses every large allocation one by one; otherwise every few.
+//! `TRTLLM_MEMORY=1` refuses every large allocation of a whole life one by one; otherwise only those of its end.
 
 #[path = "memory/allocator.rs"]
 mod allocator;
@@ -22,8 +22,6 @@ use trtllm::builder::{self, BuildOptions, Source};
 
 /// Tries to see clients that keep up.
 const WINDOWS: usize = 6;
-/// Without `TRTLLM_MEMORY`, one allocation of so many is refused.
-const STRIDE: usize = 17;
 
 fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -75,14 +73,13 @@ fn steady_steps_take_no_memory(path: &Path) {
 }
 
 fn a_refused_allocation_is_a_status(path: &Path) {
-    let stride = if std::env::var_os("TRTLLM_MEMORY").is_some() { 1 } else { STRIDE };
     failing::expected(path);
     let parts: [(&str, failing::Part); 2] = [("end", failing::end_of_life), ("life", failing::whole_life)];
     // Symbolising every foreign abort takes minutes: the whole life is refused in the long run only.
-    let count = if stride == 1 { 2 } else { 1 };
+    let count = if std::env::var_os("TRTLLM_MEMORY").is_some() { 2 } else { 1 };
     for (name, part) in parts.into_iter().take(count) {
         for forever in [false, true] {
-            let tally = failing::refuse_each(path, part, forever, stride);
+            let tally = failing::refuse_each(path, part, forever);
             println!("{name}, forever {forever}: {tally:?}");
             assert!(tally.own_aborts().is_empty(), "{:?}", tally.own_aborts());
         }

@@ -34,9 +34,9 @@ impl Tally {
 pub type Part = fn(&Path, usize, bool) -> (usize, usize);
 
 /// Refuses one allocation after the other, until none is left to refuse; `forever`: all from one on.
-pub fn refuse_each(path: &Path, part: Part, forever: bool, stride: usize) -> Tally {
+pub fn refuse_each(path: &Path, part: Part, forever: bool) -> Tally {
     let mut tally = Tally::default();
-    for at in (0..).step_by(stride) {
+    for at in 0.. {
         let outcome = run(|| {
             // Whatever is made once in a process is there then.
             part(path, usize::MAX, false);
