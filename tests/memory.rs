@@ -1,7 +1,7 @@
 //! Memory that is refused, and memory that is not asked for. A program of its own, without the test harness: its children
 //! are forks, which takes a process with one thread.
 //!
-//! `TRTLLM_MEMORY=1` refuses every large allocation one by one; otherwise every few.
+//! `TRTLLM_MEMORY=1` refuses every large allocation of a whole life one by one; otherwise only those of its end.
 
 #[path = "memory/allocator.rs"]
 mod allocator;
@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use trtllm::builder::{self, BuildOptions, Source};
+
+/// Tries to see clients that keep up.
+const WINDOWS: usize = 6;
 
 fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -59,20 +62,24 @@ fn engine(folder: &Path) -> PathBuf {
 fn steady_steps_take_no_memory(path: &Path) {
     for (name, sampling) in steady::kinds() {
         for stream in [false, true] {
-            let (taken, place) = steady::taken(path, stream, &sampling);
-            println!("{name}, stream {stream}: {taken} allocations\n{place}");
-            assert_eq!(taken, 0, "{name}, stream {stream}:\n{place}");
+            // A step is steady when its clients have taken what they were given: a window in which they were late is followed
+            // by another one.
+            let windows = (0..WINDOWS).map(|_| steady::taken(path, stream, &sampling));
+            let late: Vec<_> = windows.take_while(|(taken, _)| *taken > 0).collect();
+            assert!(late.len() < if stream { WINDOWS } else { 1 }, "{name}, stream {stream}: {late:?}");
+            println!("{name}, stream {stream}: no allocation, {} late windows", late.len());
         }
     }
 }
 
 fn a_refused_allocation_is_a_status(path: &Path) {
-    let stride = if std::env::var_os("TRTLLM_MEMORY").is_some() { 1 } else { 3 };
     failing::expected(path);
-    let parts: [(&str, failing::Part); 2] = [("life", failing::whole_life), ("end", failing::end_of_life)];
-    for (name, part) in parts {
+    let parts: [(&str, failing::Part); 2] = [("end", failing::end_of_life), ("life", failing::whole_life)];
+    // Symbolising every foreign abort takes minutes: the whole life is refused in the long run only.
+    let count = if std::env::var_os("TRTLLM_MEMORY").is_some() { 2 } else { 1 };
+    for (name, part) in parts.into_iter().take(count) {
         for forever in [false, true] {
-            let tally = failing::refuse_each(path, part, forever, stride);
+            let tally = failing::refuse_each(path, part, forever);
             println!("{name}, forever {forever}: {tally:?}");
             assert!(tally.own_aborts().is_empty(), "{:?}", tally.own_aborts());
         }

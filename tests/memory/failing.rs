@@ -34,10 +34,14 @@ impl Tally {
 pub type Part = fn(&Path, usize, bool) -> (usize, usize);
 
 /// Refuses one allocation after the other, until none is left to refuse; `forever`: all from one on.
-pub fn refuse_each(path: &Path, part: Part, forever: bool, stride: usize) -> Tally {
+pub fn refuse_each(path: &Path, part: Part, forever: bool) -> Tally {
     let mut tally = Tally::default();
-    for at in (0..).step_by(stride) {
-        let outcome = run(|| part(path, at, forever));
+    for at in 0.. {
+        let outcome = run(|| {
+            // Whatever is made once in a process is there then.
+            part(path, usize::MAX, false);
+            part(path, at, forever)
+        });
         tally.trials += 1;
         let Outcome { seen, refused, end } = outcome;
         match end {
@@ -96,16 +100,16 @@ pub fn whole_life(path: &Path, at: usize, forever: bool) -> (usize, usize) {
 
 /// Requests in progress while allocations are refused: one is cancelled, then the executor and the engine are destroyed.
 pub fn end_of_life(path: &Path, at: usize, forever: bool) -> (usize, usize) {
+    let endless = Wish { stream: true, ..Wish::new(Prompt::Tokens(vec![50; 20]), 1500) };
     let before = live();
     let engine = load(path, trtllm_load_mode::Map).expect("there is memory");
     let executor = create(engine).expect("there is memory");
-    let endless = Wish { stream: true, ..Wish::new(Prompt::Tokens(vec![50; 20]), 1500) };
     let requests = [(); 6].map(|()| submit(executor, &endless).expect("there is memory"));
     allocator::arm(at, forever);
     let mut refused = usize::from(!requests[1].cancel(executor));
     // Nobody takes the responses: they join each other.
     std::thread::sleep(std::time::Duration::from_millis(30));
-    let [_, _, third, ..] = requests;
+    let third = requests.into_iter().nth(2).expect("there are six");
     refused += usize::from(!third.cancel(executor));
     refused += usize::from(third.hear_out(executor, &mut 0).refused);
     destroy(engine, executor);
@@ -126,6 +130,8 @@ pub fn expected(path: &Path) -> Vec<u32> {
     static EXPECTED: std::sync::OnceLock<Vec<u32>> = std::sync::OnceLock::new();
     EXPECTED
         .get_or_init(|| {
+            // The names of functions, which are read once.
+            let _ = std::backtrace::Backtrace::force_capture().to_string();
             let engine = load(path, trtllm_load_mode::Read).expect("there is memory");
             let executor = create(engine).expect("there is memory");
             let tokens = plain_tokens(executor);
