@@ -110,7 +110,7 @@ pub fn cases(headers: &Headers, function: &str, parameter: &str, of: &Struct, fi
 pub fn values_outside(of: &Enum, zero_counts: bool) -> Vec<String> {
     let known: Vec<_> = of.values.iter().map(|(_, value)| *value).collect();
     let near = known.iter().flat_map(|value| [value - 1, value + 1, value + 256, value + 65536, -value]);
-    let mut values: Vec<_> = near.filter(|value| !known.contains(value) && !(zero_counts && *value == 0)).collect();
+    let mut values: Vec<_> = near.filter(|value| !(known.contains(value) || zero_counts && *value == 0)).collect();
     values.sort_unstable();
     values.dedup();
     let extremes = ["INT32_MIN".to_owned(), "INT32_MAX".to_owned()];
