@@ -172,6 +172,28 @@ bench_refuses() {
     expect "no step had all 2 requests in decode" "$work/bench.err"
 }
 
+# What nobody fused is not coloured.
+draw() {
+  local run="$work/examples-cpp-gcc/draw"
+  "$run" tests/models/tiny >"$work/network.dot" && "$run" tests/models/tiny --fused >"$work/fused.dot" &&
+    expect 'label="layers.3"' "$work/network.dot" && ! grep -F 'fused:' "$work/network.dot" &&
+    expect 'fused: gate, gate_activation, up, gated", fillcolor=' "$work/fused.dot" &&
+    ! "$run" no/such/folder 2>"$work/draw.err" && expect "no/such/folder" "$work/draw.err" && ! "$run" tests/models/tiny --fuse 2>"$work/draw.err"
+}
+
+# A page for the engine, and one for a description whose names are markup: they are texts of the page and nothing else.
+report() {
+  local run="$work/examples-cpp-gcc/report"
+  "$run" "$engine" tests/models/tiny -o "$work/report.html" &&
+    python3 tests/cpp/report/check.py "$work/report.html" LlamaForCausalLM tiny.engine "q + k + v" add_rms_norm "slot 1" "bytes per token" \
+      "As the checkpoint describes it" "rms_norm(hidden" &&
+    "$run" tests/cpp/report/hostile.json >"$work/hostile.html" &&
+    python3 tests/cpp/report/check.py "$work/hostile.html" "<script>alert(1)</script>" "<img src=x onerror=alert(1)>" "]]>" \
+      "logits &amp; 😀" "<svg onload=alert(1)>" "<iframe src=//evil.example>" "gemv rows 16, tiles 2 3.75" "12.5" &&
+    ! "$run" no/such.engine 2>"$work/report.err" && expect "no/such.engine" "$work/report.err" &&
+    ! "$run" --page x 2>"$work/report.err" && expect "unknown argument, or one without its value: --page" "$work/report.err"
+}
+
 cpp_header() {
   configure tests/cpp cpp && cmake --build "$work/cpp" && rm -f "$work/header.engine" &&
     "$work/cpp/header" tests/models/tiny "$work/header.engine"
@@ -241,7 +263,10 @@ if [ -e "$prefix/lib/cmake/trtllm/trtllmConfig.cmake" ]; then
   check "bench" bench
   check "bench, random weights" bench_dummy
   check "bench, wrong arguments" bench_refuses
+  check "example draw" draw
+  check "example report" report
   check "trtllm.hpp" cpp_header
+  . tests/ffi/run.sh
   check "sanitizers" sanitized
   check "valgrind, build and generate" valgrind_build_and_generate
   check "valgrind, callback and cancel" valgrind_cancel

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Random, engine};
-use script::{Cancel, Client, Habit, Order, Script, Sizes, World};
+use script::{Cancel, Habit, Order, Script, Sizes, World};
 use trtllm::engine::{BLOCK_TOKENS, Engine, Precision};
 use trtllm::executor::{Executor, ExecutorConfig, FinishReason, Input, Request, RequestId, Response};
 use trtllm::sampling::LogitBias;
@@ -232,18 +232,18 @@ struct Seen {
 
 /// Plays one script; everything is over when this returns.
 fn play(executor: &Executor, script: &Script) -> (Vec<Accepted>, HashMap<RequestId, Vec<Response>>) {
+    assert_eq!(script.shutdown_at, None, "clients here stay to the end");
     let heard = Arc::new(Heard::default());
-    let player = |client: &'_ Client| Player {
-        executor,
-        heard: &heard,
-        habit: client.habit,
-        pending: client.orders.iter().collect(),
-        accepted: Vec::new(),
-        tick: 0,
-    };
     let accepted: Vec<Accepted> = thread::scope(|scope| {
-        let play = |player: Player<'_>| scope.spawn(move || player.play());
-        let clients: Vec<_> = script.clients.iter().map(player).map(play).collect();
+        let players = script.clients.iter().map(|client| Player {
+            executor,
+            heard: &heard,
+            habit: client.habit,
+            pending: client.orders.iter().collect(),
+            accepted: Vec::new(),
+            tick: 0,
+        });
+        let clients: Vec<_> = players.map(|player| scope.spawn(move || player.play())).collect();
         clients.into_iter().flat_map(|client| client.join().expect("the client is content")).collect()
     });
     let deadline = Instant::now() + PATIENCE;

@@ -1,8 +1,10 @@
 //! The CUDA part of an engine: tactics for the device that is there, and the machine code of every specialisation that its
 //! plan selects, for each arch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::record::{Compiled, KernelRecord, Tuning};
 use crate::backend::cuda::{
     Arch, CubinStore, CudaTarget, Driver, RealDriver, Selector, Tactics, Timings, Tuner, check_plan, nvrtc_version,
     pack_cubins,
@@ -16,10 +18,11 @@ const DEFAULT: Arch = Arch { major: 9, minor: 0 };
 /// Part of the work, by time, that tuning is where there is any.
 const TUNING: f32 = 0.8;
 
-/// Sections of an engine.
+/// Sections of an engine, and what to tell of them.
 pub(super) struct Kernels {
     pub(super) cubins: Vec<u8>,
     pub(super) tactics: Option<Vec<u8>>,
+    pub(super) record: KernelRecord,
 }
 
 /// Compiles for `archs`, by default that of the first device, whose tactics are measured if `tune` says so.
@@ -39,11 +42,12 @@ pub(super) fn compile(
     let archs = if archs.is_empty() { vec![present.unwrap_or(DEFAULT)] } else { archs.to_vec() };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (store, mut cubins) = (CubinStore::compiling(), Vec::new());
-    let tactics = match driver {
+    let (tactics, tuning) = match driver {
         Some(driver) if tune && archs.contains(&driver.info().arch) => {
-            measure(&driver, plan, &store, threads, &mut |part| report(TUNING * part))?
+            let (tactics, tuning) = measure(&driver, plan, &store, threads, &mut |part| report(TUNING * part))?;
+            (tactics, Some(tuning))
         }
-        _ => Tactics::default(),
+        _ => (Tactics::default(), None),
     };
     let begin = if tactics.is_empty() { 0.0 } else { TUNING };
     for (index, arch) in archs.iter().copied().enumerate() {
@@ -55,9 +59,17 @@ pub(super) fn compile(
         })?;
         cubins.extend(specs.into_iter().zip(compiled).map(|(spec, cubin)| (spec, arch, cubin)));
     }
-    let cubins = pack_cubins(&cubins, nvrtc_version()?)?;
+    let (major, minor) = nvrtc_version()?;
+    let mut compiled: BTreeMap<String, Compiled> = BTreeMap::new();
+    for (_, arch, cubin) in &cubins {
+        let of_arch = compiled.entry(arch.to_string()).or_default();
+        of_arch.kernels += 1;
+        of_arch.bytes += cubin.len();
+    }
+    let record = KernelRecord { compiler: format!("{major}.{minor}"), archs: compiled, tuning };
+    let cubins = pack_cubins(&cubins, (major, minor))?;
     let tactics = if tactics.is_empty() { None } else { Some(tactics.to_json()?) };
-    Ok(Kernels { cubins, tactics })
+    Ok(Kernels { cubins, tactics, record })
 }
 
 fn measure(
@@ -66,10 +78,11 @@ fn measure(
     cubins: &CubinStore,
     threads: usize,
     report: &mut dyn FnMut(f32) -> Result<()>,
-) -> Result<Tactics> {
+) -> Result<(Tactics, Tuning)> {
     let (mut tactics, mut timings) = (Tactics::default(), Timings::of_user());
     let tuned = Tuner { driver, cubins, timings: &mut timings, threads }.tune(plan, &mut tactics, report);
     // What was measured before it was cancelled need not be measured again.
     timings.save();
-    tuned.map(|_| tactics)
+    let info = driver.info();
+    Ok((tactics, Tuning { device: info.name.clone(), arch: info.arch.to_string(), summary: tuned? }))
 }

@@ -9,6 +9,7 @@ mod memory;
 mod pack;
 mod place;
 mod recipe;
+mod record;
 mod stored;
 
 #[cfg(test)]

@@ -90,6 +90,7 @@ fn unpack(spec: &WeightSpec, bytes: &[u8]) -> Vec<f32> {
         DType::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
         DType::E4M3 => bytes.iter().map(|code| e4m3::decode(*code)).collect(),
+        DType::I8 => bytes.iter().map(|code| f32::from(*code) - 128.0).collect(),
         _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
     };
     let (Packing::Panels, [n, k]) = (spec.packing, &*spec.shape) else { return elements };
@@ -113,6 +114,8 @@ fn every_family_builds_with_and_without_passes() {
         (LLAMA, Precision::F32),
         (UNTIED, Precision::Bf16),
         (UNTIED, Precision::Fp8),
+        (UNTIED, Precision::Int8),
+        (LLAMA, Precision::Int8W8a8),
         (GPT2, Precision::F32),
         (GPT2, Precision::F16),
         (GPT2, Precision::Fp8),
@@ -217,6 +220,30 @@ fn the_folders_files_travel_in_the_engine() {
         (engine.plan().model.eos_token_ids.as_slice(), engine.plan().model.max_positions),
         ([5, 6].as_slice(), 100)
     );
+}
+
+#[test]
+fn an_engine_tells_which_passes_made_it() {
+    let checkpoint = Checkpoint::new(LLAMA, DType::F32);
+    let options = BuildOptions { disabled_passes: vec!["qkv".into()], ..BuildOptions::default() };
+    let engine = checkpoint.build(&options);
+    let json: serde_json::Value = serde_json::from_str(&engine.inspect_json()).expect("JSON");
+    let build = &json["build"];
+    assert_eq!(build["library"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(build["kernels"], serde_json::Value::Null);
+    let passes = build["passes"].as_array().expect("an array");
+    let pass = |name: &str| passes.iter().find(|pass| pass["name"] == name);
+    assert_eq!(pass("qkv"), None);
+    let layers = engine.plan().model.layers;
+    let attention = pass("attention").expect("ran");
+    assert_eq!(attention["rewrites"], layers);
+    // Two ropes, the append and the attention of each layer become one node.
+    let before = passes.iter().take_while(|pass| *pass != attention).last().expect("a pass before it");
+    let nodes = |pass: &serde_json::Value| pass["nodes"].as_u64().expect("a number");
+    assert_eq!(nodes(before) - nodes(attention), 3 * layers as u64);
+    assert!(build["nodes"].as_u64().expect("a number") >= nodes(&passes[0]));
+    let steps = engine.plan().steps.len() as u64;
+    assert_eq!(nodes(passes.last().expect("passes")), steps, "without qkv there are no slices");
 }
 
 #[test]

@@ -4,48 +4,57 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::format::{Header, VERSION};
+use super::format::{Header, SectionKind, VERSION};
 use super::read::Front;
-use super::{KvGroup, Plan, Step, View};
+use super::{KvGroup, Plan, Section, Step, View, WeightSpec};
 use crate::error::Result;
 use crate::types::{AttentionSpec, DType, Op};
 
 /// JSON of an engine file: format, model, sections, every step with its operation, shapes, what was fused into it, its
-/// memory and precision, KV groups and totals. Weights are not read.
+/// memory and precision, weights, workspace, KV groups, totals, and how it was built. Weights are not read.
 ///
 /// # Errors
 /// As [`super::Engine::open`], for everything but the weights.
 pub fn inspect(path: &Path) -> Result<String> {
-    let front = Front::read(path).map_err(|error| error.within(&path.display().to_string()))?;
-    Ok(describe(&front.header, &front.plan))
+    let front = Front::open(path).map_err(|error| error.within(&path.display().to_string()))?;
+    Ok(describe(&front.header, &front.plan, front.texts[SectionKind::Record.index()].as_deref()))
 }
 
-pub(super) fn describe(header: &Header, plan: &Plan) -> String {
+/// `record` is the section of that name: as it is, `null` where it is absent or no JSON.
+pub(super) fn describe(header: &Header, plan: &Plan, record: Option<&[u8]>) -> String {
     let steps: Vec<Value> =
         plan.steps.iter().enumerate().map(|(index, step)| describe_step(plan, index, step)).collect();
     let description = json!({
         "format_version": VERSION,
         "target": plan.target,
         "precision": plan.precision,
+        "invariant": plan.invariant,
         "file_bytes": header.file_bytes(),
         "model": plan.model,
         "sections": describe_sections(header),
         "steps": steps,
+        "weights": plan.weights.iter().map(describe_weight).collect::<Vec<_>>(),
+        "values": plan.values,
+        "slots": plan.slots,
         "kv_groups": plan.kv_groups.iter().map(describe_group).collect::<Vec<_>>(),
         "outputs": plan.outputs.iter().map(|output| describe_output(plan, &output.name, output.value)).collect::<Vec<_>>(),
         "totals": describe_totals(plan),
+        "build": record.and_then(|json| serde_json::from_slice::<Value>(json).ok()),
     });
     format!("{description:#}")
 }
 
 fn describe_sections(header: &Header) -> Vec<Value> {
-    let describe = |section: &super::Section| json!({ "kind": section.kind.name(), "offset": section.offset, "bytes": section.bytes });
+    let describe = |section: &Section| {
+        // Weights have a checksum each.
+        let checksum = (section.kind != SectionKind::Weights).then(|| format!("{:016x}", section.checksum));
+        json!({ "kind": section.kind.name(), "offset": section.offset, "bytes": section.bytes, "checksum": checksum })
+    };
     header.sections.iter().map(describe).collect()
 }
 
 fn describe_step(plan: &Plan, index: usize, step: &Step) -> Value {
-    let weights = || step.weights.iter().map(|weight| &plan.weights[*weight]);
-    let weight_bytes: u64 = weights().map(|weight| weight.bytes).sum();
+    let weight_bytes: u64 = step.weights.iter().map(|weight| plan.weights[*weight].bytes).sum();
     let output_bytes: usize = step.outputs.iter().map(|view| plan.values[view.value].row_bytes()).sum();
     json!({
         "index": index,
@@ -53,17 +62,34 @@ fn describe_step(plan: &Plan, index: usize, step: &Step) -> Value {
         "op": step.op,
         "fused": step.fused,
         "inputs": step.inputs.iter().map(|view| describe_view(plan, view)).collect::<Vec<_>>(),
-        "weights": weights().map(|weight| json!({
-            "name": weight.name,
-            "shape": weight.shape,
-            "dtype": weight.dtype,
-            "packing": weight.packing,
-            "scales": weight.scale.map(|scale| scale.granularity),
-            "bytes": weight.bytes,
-        })).collect::<Vec<_>>(),
+        "weights": step.weights.iter().map(|weight| describe_operand(plan, *weight)).collect::<Vec<_>>(),
         "outputs": step.outputs.iter().map(|view| describe_view(plan, view)).collect::<Vec<_>>(),
         "memory": { "weight_bytes": weight_bytes, "output_bytes_per_row": output_bytes },
         "precision": step_precision(plan, step),
+    })
+}
+
+fn describe_operand(plan: &Plan, index: usize) -> Value {
+    let weight = &plan.weights[index];
+    json!({
+        "index": index,
+        "name": weight.name,
+        "shape": weight.shape,
+        "dtype": weight.dtype,
+        "packing": weight.packing,
+        "scales": weight.scale.map(|scale| scale.granularity),
+        "bytes": weight.bytes,
+    })
+}
+
+fn describe_weight(weight: &WeightSpec) -> Value {
+    json!({
+        "name": weight.name,
+        "shape": weight.shape,
+        "dtype": weight.dtype,
+        "bytes": weight.bytes,
+        "scales_index": weight.scale.map(|scale| scale.weight),
+        "checksum": weight.checksum,
     })
 }
 
@@ -76,12 +102,12 @@ fn step_precision(plan: &Plan, step: &Step) -> DType {
 
 fn describe_view(plan: &Plan, view: &View) -> Value {
     let value = &plan.values[view.value];
-    json!({ "value": value.name, "rows": value.rows, "dtype": value.dtype, "start": view.start, "columns": view.columns })
+    json!({ "value": value.name, "index": view.value, "rows": value.rows, "dtype": value.dtype, "start": view.start, "columns": view.columns })
 }
 
-fn describe_output(plan: &Plan, name: &str, value: usize) -> Value {
-    let value = &plan.values[value];
-    json!({ "name": name, "rows": value.rows, "dtype": value.dtype, "columns": value.columns })
+fn describe_output(plan: &Plan, name: &str, index: usize) -> Value {
+    let value = &plan.values[index];
+    json!({ "name": name, "index": index, "rows": value.rows, "dtype": value.dtype, "columns": value.columns })
 }
 
 fn describe_group(group: &KvGroup) -> Value {

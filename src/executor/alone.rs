@@ -101,7 +101,7 @@ pub(super) struct Speech {
 
 /// The output of one sequence that runs alone, without regard to stop strings.
 pub(super) fn speech(prompt: &[u32], params: &SamplingParams, sequence: u32, windows: &[Option<usize>]) -> Speech {
-    let mut sampler = Sampler::new(Arc::new(params.clone()), sequence, prompt, &[EOS]);
+    let mut sampler = Sampler::new(Arc::new(params.clone()), sequence, prompt, &[EOS]).expect("memory");
     let (mut cells, mut tokens, mut scratch) = (Cells::new(windows, prompt), Vec::new(), Scratch::default());
     for generated in 1..=params.max_tokens {
         let logits: Vec<f32> = cells.logits().collect();

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::executor::plan::{Chooser, PlannedRow, StepLimits, StepPlan};
 use crate::executor::task::{Task, TaskId};
 use crate::kv::{KvManager, Sequence};
+use crate::types::heap;
 
 /// A planned row's sequence.
 pub struct RowView<'a> {
@@ -49,10 +50,12 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    #[must_use]
-    pub fn new(kv: KvManager, limits: StepLimits) -> Self {
-        let slots = (0..limits.rows as u32).rev().collect();
-        Self { kv, limits, waiting: BTreeMap::new(), running: Vec::with_capacity(limits.rows), slots }
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn new(kv: KvManager, limits: StepLimits) -> Result<Self> {
+        let slots = heap::collect((0..limits.rows as u32).rev(), "scheduler")?;
+        let running = heap::vector(limits.rows, "scheduler")?;
+        Ok(Self { kv, limits, waiting: BTreeMap::new(), running, slots })
     }
 
     /// Lets a task wait for its turn. The caller has checked with [`KvManager::fits_ever`] that all it will ever hold

@@ -237,6 +237,7 @@ fn config() -> impl Strategy<Value = KvConfig> {
             groups,
             prefix_reuse,
             sequence_tokens: 16,
+            sequences: 2,
         },
     )
 }
@@ -279,7 +280,7 @@ proptest! {
         collide in any::<bool>(),
     ) {
         let groups = vec![GroupSpec { window: None }, GroupSpec { window }];
-        let config = KvConfig { block_tokens: 2, blocks: 200, groups, prefix_reuse: true, sequence_tokens: 20 };
+        let config = KvConfig { block_tokens: 2, blocks: 200, groups, prefix_reuse: true, sequence_tokens: 20, sequences: 0 };
         let mut model = Model::new(config, if collide { TestHash::Collide } else { TestHash::Spread });
         let common = |a: &[u32], b: &[u32]| {
             let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();

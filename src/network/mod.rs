@@ -1,6 +1,7 @@
 //! The typed graph that models build and passes rewrite.
 
 mod build;
+mod dot;
 mod graph;
 mod infer;
 mod order;

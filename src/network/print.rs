@@ -1,4 +1,4 @@
-//! A graph for people: one line per weight and per node, in execution order, and the same as a DOT drawing.
+//! A graph for people: one line per weight and per node, in execution order.
 
 use std::fmt::Write;
 
@@ -29,37 +29,6 @@ impl Graph {
         table(&mut out, self.weights_by_use(&order).into_iter().map(|id| self.weight_text(id)));
         out.push_str("nodes\n");
         table(&mut out, order.into_iter().map(|id| self.node_text(&self[id])));
-        out
-    }
-
-    /// The network as a Graphviz digraph: operations as boxes, values as edges labelled with their shapes.
-    #[must_use]
-    pub fn dot(&self) -> String {
-        let mut out = format!("digraph {} {{\n  node [shape=box, fontname=\"monospace\"];\n", quoted(&self.name));
-        for id in &self.inputs {
-            line(&mut out, format_args!("  {} [shape=ellipse];", quoted(self.value_name(*id))));
-        }
-        let producers = self.producers();
-        let origin = |id: ValueId| match producers.get(id.0).copied().flatten() {
-            Some(node) => quoted(&format!("node {}", self[node].name)),
-            None => quoted(self.value_name(id)),
-        };
-        for id in self.printed_order() {
-            let node = &self[id];
-            let (me, label) =
-                (quoted(&format!("node {}", node.name)), format!("{}\n{}", node.name, operation(&node.op)));
-            line(&mut out, format_args!("  {me} [label={}];", quoted(&label)));
-            for input in &node.inputs {
-                let shape = quoted(&self.shape_text(&[*input]));
-                line(&mut out, format_args!("  {} -> {me} [label={shape}];", origin(*input)));
-            }
-        }
-        for (name, id) in &self.outputs {
-            let (from, to) = (origin(*id), quoted(&format!("output {name}")));
-            line(&mut out, format_args!("  {to} [shape=ellipse, label={}];", quoted(name)));
-            line(&mut out, format_args!("  {from} -> {to} [label={}];", quoted(&self.shape_text(&[*id]))));
-        }
-        out.push_str("}\n");
         out
     }
 
@@ -96,11 +65,11 @@ impl Graph {
     }
 
     /// Execution order; a graph without one (the verifier refuses it) prints as stored.
-    fn printed_order(&self) -> Vec<NodeId> {
+    pub(super) fn printed_order(&self) -> Vec<NodeId> {
         self.order().unwrap_or_else(|_| (0..self.nodes.len()).map(NodeId).collect())
     }
 
-    fn value_name(&self, id: ValueId) -> &str {
+    pub(super) fn value_name(&self, id: ValueId) -> &str {
         self.values.get(id.0).map_or("?", |value| &value.name)
     }
 
@@ -122,7 +91,8 @@ impl Graph {
     }
 }
 
-fn operation(op: &Op) -> String {
+/// An operation with its attributes.
+pub(super) fn operation(op: &Op) -> String {
     match attributes(op) {
         none if none.is_empty() => op.name().to_string(),
         attributes => format!("{} {attributes}", op.name()),
@@ -138,14 +108,15 @@ fn attributes(op: &Op) -> String {
         Op::RmsNorm { eps } | Op::LayerNorm { eps } | Op::AddRmsNorm { eps } | Op::AddLayerNorm { eps } => {
             format!("eps={eps:?}")
         }
-        Op::RopeAngles { scale } if *scale != 1.0 => format!("scale={scale}"),
+        Op::Embedding { scale } | Op::RopeAngles { scale } if *scale != 1.0 => format!("scale={scale}"),
+        Op::SoftCap { cap } => format!("cap={cap}"),
         Op::Rope(spec) => format!("{} of {}", spec.rotary_dim, spec.head_dim),
         Op::Slice { start, columns } => format!("columns {start}..{}", start + columns),
         Op::CacheAppend(spec) => format!("cache={}.{}", spec.group, spec.layer),
         Op::Attention(spec) => heads(spec),
         Op::FusedAttention { attention, rope: None } => heads(attention),
         Op::FusedAttention { attention, rope: Some(rope) } => format!("{} rope={}", heads(attention), rope.rotary_dim),
-        Op::Embedding
+        Op::Embedding { .. }
         | Op::PositionEmbedding
         | Op::RopeAngles { .. }
         | Op::Linear { activation: None, .. }
@@ -157,7 +128,8 @@ fn attributes(op: &Op) -> String {
 
 fn heads(spec: &crate::types::AttentionSpec) -> String {
     let (q, kv, width) = (spec.heads, spec.kv_heads, spec.head_dim);
-    format!("cache={}.{} heads={q}/{kv}x{width} scale={}", spec.group, spec.layer, spec.scale)
+    let cap = spec.soft_cap.map_or(String::new(), |cap| format!(" cap={cap}"));
+    format!("cache={}.{} heads={q}/{kv}x{width} scale={}{cap}", spec.group, spec.layer, spec.scale)
 }
 
 fn function(activation: Activation) -> &'static str {
@@ -179,10 +151,7 @@ fn table(out: &mut String, rows: impl Iterator<Item = [String; 3]>) {
     }
 }
 
-fn line(out: &mut String, text: std::fmt::Arguments) {
+/// Appends a line.
+pub(super) fn line(out: &mut String, text: std::fmt::Arguments) {
     writeln!(out, "{text}").expect("writing to a string does not fail");
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }

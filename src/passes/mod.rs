@@ -9,6 +9,8 @@ mod linear_activation;
 mod qkv;
 mod residual_norm;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::network::Graph;
 
@@ -80,11 +82,13 @@ impl Default for PassSet {
 }
 
 /// What one run of a pass did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PassReport {
     pub name: &'static str,
     /// Places where it applied.
     pub rewrites: usize,
+    /// Nodes of the graph afterwards.
+    pub nodes: usize,
 }
 
 /// Runs the enabled passes in order and verifies the graph before the first and after each.
@@ -97,7 +101,7 @@ pub fn run(graph: &mut Graph, enabled: PassSet) -> Result<Vec<PassReport>> {
     for (pass, _) in PASSES.iter().zip(enabled.enabled).filter(|(_, on)| *on) {
         let rewrites = (pass.rewrite)(graph)?;
         graph.verify().map_err(|e| Error::internal(format!("pass {}", pass.name), e.to_string()))?;
-        reports.push(PassReport { name: pass.name, rewrites });
+        reports.push(PassReport { name: pass.name, rewrites, nodes: graph.nodes.len() });
     }
     Ok(reports)
 }

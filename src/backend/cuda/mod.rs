@@ -59,4 +59,4 @@ pub use sample::SampleResult;
 pub use stored::{StoredCubins, pack as pack_cubins, unpack as unpack_cubins};
 pub use tactics::Tactics;
 pub use target::CudaTarget;
-pub use tuner::{Timings, TuneSummary, Tuner};
+pub use tuner::{Measurement, Timings, TuneSummary, Tuner};

@@ -78,6 +78,23 @@ fn the_fastest_is_taken_and_only_what_the_library_would_try() {
         assert!(selector.specialisations_within(&limits).is_subset(&specs(&tuned)), "{tokens} tokens, {rows} rows");
     }
 
+    // The times that speak for each choice are told.
+    let told = serde_json::to_value(&second.measurements).expect("JSON");
+    let told = told.as_array().expect("an array");
+    assert!(!told.is_empty());
+    for layer in told {
+        let time = |tactic: &serde_json::Value| {
+            let times = layer["times"].as_array().expect("an array");
+            let time = times.iter().find(|time| time["tactic"] == *tactic).expect("its time is told");
+            time["microseconds"].as_f64().expect("a number")
+        };
+        let (chosen, default) = (time(&layer["chosen"][0]), time(&layer["default"]));
+        assert!(0.0 < chosen && chosen <= default, "{layer}");
+        assert!(layer["candidates"].as_u64() >= layer["times"].as_array().map(|times| times.len() as u64), "{layer}");
+    }
+    assert!(told.iter().any(|layer| layer["chosen"][0] != layer["default"]));
+    assert_eq!(told[0]["layer"].as_str().map(|macros| macros.contains("N=")), Some(true));
+
     let json = tuned.to_json().expect("writes");
     assert_eq!(Tactics::from_json(&json).expect("reads"), tuned);
     assert_eq!(Tactics::from_json(b"{\"sm_90a\": 1}").unwrap_err().status(), Status::Corrupt);

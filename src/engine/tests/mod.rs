@@ -18,7 +18,8 @@ const MODES: [LoadMode; 2] = [LoadMode::Map, LoadMode::Read];
 
 /// A model of one layer that is an embedding, attention and a head.
 fn small_plan() -> Plan {
-    let attention = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5 };
+    let attention =
+        AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5, soft_cap: None };
     let value = |name: &str, rows, columns, slot| Value { name: name.into(), rows, columns, slot, dtype: DType::F32 };
     let view = |value, start, columns| View { value, start, columns };
     let step = |name: &str, op, inputs: &[View], weights: &[usize], outputs: &[View]| Step {
@@ -59,7 +60,7 @@ fn small_plan() -> Plan {
         ],
         kv_groups: vec![KvGroup { layers: vec![0], kv_heads: 1, head_dim: 2, dtype: DType::F32, window: None }],
         steps: vec![
-            step("x", Op::Embedding, &[], &[0], &[view(0, 0, 8)]),
+            step("x", Op::Embedding { scale: 1.0 }, &[], &[0], &[view(0, 0, 8)]),
             step("cache", Op::CacheAppend(attention), &[view(0, 4, 2), view(0, 6, 2)], &[], &[]),
             step("y", Op::Attention(attention), &[view(0, 0, 4)], &[], &[view(1, 0, 4)]),
             step("picked", Op::GatherRows, &[view(1, 0, 4)], &[], &[view(2, 0, 4)]),
@@ -91,12 +92,13 @@ fn content(spec: &WeightSpec) -> Vec<u8> {
     (0..spec.bytes).map(|index| (index as u8).wrapping_mul(31).wrapping_add(seed)).collect()
 }
 
-fn texts() -> [Text<'static>; 4] {
+fn texts() -> [Text<'static>; 5] {
     [
         (SectionKind::Config, b"{}".as_slice()),
         (SectionKind::Tokenizer, b"a tokenizer".as_slice()),
         (SectionKind::ChatTemplate, b"a template".as_slice()),
         (SectionKind::GenerationConfig, b"".as_slice()),
+        (SectionKind::Record, br#"{"library": "a version"}"#.as_slice()),
     ]
 }
 
@@ -175,6 +177,25 @@ fn inspection_tells_every_step_without_the_weights() {
     assert_eq!(json["kv_groups"][0]["bytes_per_token"], 16);
     assert_eq!(json["totals"]["workspace_bytes_per_token"], 48);
     assert_eq!(json["sections"][0]["kind"], "weights");
+    assert_eq!(json["sections"][0]["checksum"], serde_json::Value::Null);
+    let config = format!("{:016x}", xxh3_64(b"{}"));
+    assert_eq!((&json["sections"][2]["kind"], &json["sections"][2]["checksum"]), (&"config".into(), &config.into()));
+    assert_eq!(json["steps"][4]["weights"][0]["index"], 2);
+    assert_eq!(json["weights"][2]["checksum"], small_plan().weights[2].checksum);
+    assert_eq!((&json["steps"][3]["outputs"][0]["index"], &json["values"][2]["slot"]), (&2.into(), &0.into()));
+    assert_eq!(json["slots"][1]["bytes_per_logit_row"], 20);
+    assert_eq!(json["outputs"][0]["index"], 3);
+    assert_eq!(json["build"]["library"], "a version");
+}
+
+#[test]
+fn a_record_that_is_no_json_is_left_out() {
+    let header = Header { target: Target::Cpu, sections: vec![] };
+    for record in [None, Some(b"{".as_slice()), Some(b"\xff")] {
+        let text = super::inspect::describe(&header, &small_plan(), record);
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(json.get("build"), Some(&serde_json::Value::Null));
+    }
 }
 
 #[test]
@@ -197,6 +218,12 @@ fn loading_can_be_cancelled_and_ends_with_its_progress() {
 fn targets_and_absent_types_have_their_codes() {
     let header = Header { target: Target::Cuda, sections: vec![] };
     assert_eq!(header.encode()[32..36], 2u32.to_le_bytes());
+    // Plans of before embeddings had scales and scores caps.
+    let op = r#"{"kind": "embedding"}"#;
+    assert_eq!(serde_json::from_str::<Op>(op).expect("parses"), Op::Embedding { scale: 1.0 });
+    let op = r#"{"kind": "attention", "group": 0, "layer": 0, "heads": 2, "kv_heads": 1, "head_dim": 2, "scale": 0.5}"#;
+    let plain = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5, soft_cap: None };
+    assert_eq!(serde_json::from_str::<Op>(op).expect("parses"), Op::Attention(plain));
     // Plans of before values had types: f32.
     let json = r#"{"name": "x", "rows": "tokens", "columns": 1, "slot": 0}"#;
     assert_eq!(serde_json::from_str::<Value>(json).expect("parses").dtype, DType::F32);

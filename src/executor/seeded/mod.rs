@@ -14,7 +14,7 @@ use std::thread;
 
 use self::coverage::Coverage;
 use self::owners::Auditor;
-use self::play::{Play, Stage};
+use self::play::{BLANKS, Play, Stage};
 use self::random::Random;
 use self::script::{Script, World};
 use super::alone::POISON;
@@ -144,7 +144,7 @@ fn trace(seed: u64, coverage: &mut Coverage) {
     let fake = setting.fake();
     let auditor = Auditor::new(&setting.windows, setting.block_tokens, fake.memory.clone());
     let (core, intake) = executor(fake, setting.reuse);
-    let exchange = Exchange::new(script.sizes.capacity, script.sizes.pending, *core.stats());
+    let exchange = Exchange::new(script.sizes.capacity, script.sizes.pending, BLANKS, *core.stats()).expect("memory");
     let stage = Stage { core, intake: &intake, exchange, auditor, coverage };
     let hearings = Play::new(stage, &script).run();
 

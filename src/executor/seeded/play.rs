@@ -44,6 +44,9 @@ struct Live {
     called: Arc<Mutex<Vec<Response>>>,
 }
 
+/// Responses whose memory comes back to the loop: fewer than there are, so that some is new.
+pub(super) const BLANKS: usize = 8;
+
 pub(super) struct Play<'a> {
     stage: Stage<'a>,
     script: &'a Script,
@@ -51,7 +54,6 @@ pub(super) struct Play<'a> {
     pending: Vec<(Habit, &'a Order)>,
     lives: Vec<Live>,
     inbox: Inbox,
-    responses: Vec<Response>,
     start: Instant,
     step: usize,
     closed: bool,
@@ -67,8 +69,7 @@ impl<'a> Play<'a> {
             script,
             pending,
             lives: Vec::new(),
-            inbox: Inbox::default(),
-            responses: Vec::new(),
+            inbox: Inbox::new(BLANKS).expect("memory"),
             start: Instant::now(),
             step: 0,
             closed: false,
@@ -153,7 +154,7 @@ impl<'a> Play<'a> {
                 *cancel = None;
                 self.stage.coverage.note(stage_of(&self.stage.core, hearing, age));
                 hearing.may_be_cut = true;
-                self.stage.exchange.cancel(hearing.id);
+                self.stage.exchange.cancel(hearing.id).expect("memory");
             }
         }
     }
@@ -164,20 +165,20 @@ impl<'a> Play<'a> {
         let Stage { core, exchange, auditor, coverage, .. } = &mut self.stage;
         let open = exchange.next_work(false, &mut self.inbox);
         if open {
-            let outcome = iterate(core, &mut self.inbox, now, &mut self.responses);
+            let outcome = iterate(core, &mut self.inbox, now);
             let iteration = outcome.expect("the model has no faults");
             if let Some(iteration) = &iteration {
                 coverage.note("steps");
                 coverage.add("preemptions", iteration.preempted as u64);
                 coverage.add("rows that join others", iteration.rows.saturating_sub(1) as u64);
             }
-            let report = Report { responses: &mut self.responses, stats: *core.stats(), outcome: Ok(iteration) };
+            let report = Report { responses: &mut self.inbox.responses, stats: *core.stats(), outcome: Ok(iteration) };
             exchange.publish(report);
         } else {
             let unfinished = exchange.stats().requests;
             coverage.add("requests at a shutdown", unfinished as u64);
             self.lives.iter_mut().for_each(|live| live.hearing.may_be_cut = true);
-            say_farewell(exchange, core, &mut self.inbox, now, &mut self.responses);
+            say_farewell(exchange, core, &mut self.inbox, now);
             self.closed = true;
         }
         auditor.check(core, coverage);

@@ -9,7 +9,7 @@ use crate::executor::fake::id;
 use crate::executor::intake::Intake;
 use crate::executor::job::Job;
 use crate::executor::{FinishReason, Request, RequestId, Response};
-use crate::sampling::TokenInfo;
+use crate::sampling::TokenLogprob;
 
 /// A request, and what was heard of it.
 pub(super) struct Hearing {
@@ -29,7 +29,8 @@ pub(super) struct Hearing {
 struct Said {
     tokens: Vec<u32>,
     text: String,
-    logprobs: Vec<TokenInfo>,
+    /// Of each token and of the most likely ones in its place.
+    logprobs: Vec<(TokenLogprob, Vec<TokenLogprob>)>,
     logits: Vec<f32>,
     finish: Option<FinishReason>,
 }
@@ -40,7 +41,7 @@ impl Said {
         Self {
             tokens: ours().flat_map(|r| r.tokens.clone()).collect(),
             text: ours().map(|r| r.text.as_str()).collect(),
-            logprobs: ours().flat_map(|r| r.logprobs.clone()).collect(),
+            logprobs: ours().flat_map(|r| r.logprobs.iter()).map(|info| (info.chosen, info.top.to_vec())).collect(),
             logits: ours().flat_map(|r| r.generation_logits.clone()).collect(),
             finish: ours().find_map(|r| r.finish),
         }

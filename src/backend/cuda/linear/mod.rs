@@ -35,6 +35,13 @@ pub(super) enum Tactic {
     Product(Product),
 }
 
+impl Tactic {
+    /// Whether one kernel, or the vendor's library, computes both.
+    pub(super) fn is_of_kind(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+}
+
 /// Fewest rows for which the warpgroup kernel may beat the streaming one; above, it does unless a measurement says otherwise.
 const FEWEST_MULTIPLIED: usize = 8;
 
@@ -115,6 +122,11 @@ impl<'a> Layer<'a> {
     pub(super) fn key(&self) -> String {
         let quantised = self.linear.x_scale.map_or("", |_| " X_E4M3");
         self.spec("").macros() + quantised
+    }
+
+    /// Columns of its output and of its input.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.n, self.k]
     }
 
     /// The call of a tactic for at most `most` rows.

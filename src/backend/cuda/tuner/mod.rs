@@ -2,10 +2,13 @@
 //! build.
 
 mod bed;
+mod measurement;
 mod timings;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use super::bind::Modules;
 use super::call::Call;
@@ -21,11 +24,12 @@ use super::work::Linear;
 use crate::engine::Plan;
 use crate::error::{Result, Status};
 use bed::Bed;
+pub use measurement::Measurement;
 use timings::TimingKey;
 pub use timings::Timings;
 
 /// How a tuning went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct TuneSummary {
     /// Candidates that were timed now.
     pub measured: usize,
@@ -35,6 +39,8 @@ pub struct TuneSummary {
     pub refused: usize,
     /// Candidates of layers that did not fit beside what else is on the device: these keep their defaults.
     pub skipped: usize,
+    /// By layer and row count.
+    pub measurements: Vec<Measurement>,
 }
 
 /// A layer that computes so many rows by one of its candidates.
@@ -78,9 +84,14 @@ impl<C: Compiler> Tuner<'_, C> {
         let mut summary = TuneSummary { remembered: trials.len() - open.len(), ..TuneSummary::default() };
         let cubins = self.compile(&open, report)?;
         self.measure(plan, &layers, &open, &cubins, &mut summary, report)?;
-        for (trial, fastest) in self.fastest(&trials) {
-            let layer = Layer::new(plan, &layers[trial.layer].0, plan.precision.base());
-            tactics.set(target.arch, layer.key(), trial.rows, fastest);
+        for alike in trials.chunk_by(|a, b| (a.layer, a.rows) == (b.layer, b.rows)) {
+            let Trial { layer, rows, tactic: default, .. } = alike[0];
+            let timed = |trial: &Trial| Some((trial.tactic, self.timings.get(trial.key)?));
+            let timed: Vec<_> = alike.iter().filter_map(timed).collect();
+            let Some(chosen) = fastest(&timed) else { continue };
+            let layer = Layer::new(plan, &layers[layer].0, plan.precision.base());
+            summary.measurements.push(Measurement::new(&layer, rows, default, &chosen, &timed));
+            tactics.set(target.arch, layer.key(), rows, chosen);
         }
         Ok(summary)
     }
@@ -155,20 +166,14 @@ impl<C: Compiler> Tuner<'_, C> {
         }
         Ok(())
     }
+}
 
-    /// Of each layer and row count a trial and the fastest tactics: one of our own kernels, and before it a product of the
-    /// vendor's library if that is faster still. The default, which comes first, stays where the difference is noise.
-    fn fastest<'t>(&self, trials: &'t [Trial]) -> Vec<(&'t Trial, Vec<Tactic>)> {
-        let same = |a: &Trial, b: &Trial| (a.layer, a.rows) == (b.layer, b.rows);
-        let timed = |trial: &Trial| Some((trial.tactic, self.timings.get(trial.key)?));
-        let best = |group: &'t [Trial]| {
-            let (products, own): (Vec<_>, Vec<_>) =
-                group.iter().filter_map(timed).partition(|(tactic, _)| matches!(tactic, Tactic::Product(_)));
-            let least = |of: &[(Tactic, f32)]| of.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
-            let ours = least(&own).map(|least| if own[0].1 <= least.1 * NOISE { own[0] } else { least })?;
-            let theirs = least(&products).filter(|theirs| theirs.1 * NOISE < ours.1);
-            Some((&group[0], theirs.into_iter().chain([ours]).map(|(tactic, _)| tactic).collect()))
-        };
-        trials.chunk_by(same).filter_map(best).collect()
-    }
+/// The fastest of what was timed: one of our own kernels, and before it a product of the vendor's library if that is faster
+/// still. The default, which comes first, stays where the difference is noise.
+fn fastest(timed: &[(Tactic, f32)]) -> Option<Vec<Tactic>> {
+    let (products, own): (Vec<_>, Vec<_>) = timed.iter().partition(|(tactic, _)| matches!(tactic, Tactic::Product(_)));
+    let least = |of: &[(Tactic, f32)]| of.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
+    let ours = least(&own).map(|least| if own[0].1 <= least.1 * NOISE { own[0] } else { least })?;
+    let theirs = least(&products).filter(|theirs| theirs.1 * NOISE < ours.1);
+    Some(theirs.into_iter().chain([ours]).map(|(tactic, _)| tactic).collect())
 }
