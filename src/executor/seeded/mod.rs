@@ -29,7 +29,8 @@ use crate::sampling::LogitBias;
 
 const DEFAULT_TRACES: u64 = 500;
 
-const WORLD: World = World { vocabulary: 0..20, poison: Some(POISON), block_tokens: 1..5, most: 16, letters: true };
+const WORLD: World =
+    World { vocabulary: 0..20, poison: Some(POISON), block_tokens: 1..5, most: 16, letters: true, shutdowns: true };
 
 /// What at least comes of [`DEFAULT_TRACES`] traces.
 const LEAST: &[(&str, u64)] = &[

@@ -18,6 +18,8 @@ pub struct World {
     pub most: usize,
     /// Whether there is a tokenizer that knows `a` to `t`.
     pub letters: bool,
+    /// Whether the executor may be shut down in the middle.
+    pub shutdowns: bool,
 }
 
 /// Limits of the executor: all of them small.
@@ -91,7 +93,7 @@ impl Script {
         let mut author = Author { random: Random(seed), world };
         let sizes = author.sizes();
         let clients = (0..author.random.within(1..4)).map(|_| author.client(&sizes)).collect();
-        let shutdown_at = author.random.chance(10).then(|| author.random.within(1..40));
+        let shutdown_at = (world.shutdowns && author.random.chance(10)).then(|| author.random.within(1..40));
         Self { sizes, clients, shutdown_at }
     }
 }

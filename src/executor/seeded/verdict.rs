@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::coverage::Coverage;
-use crate::executor::alone::{Speech, speech};
+use crate::executor::alone::{Speech, expected_logits, speech};
 use crate::executor::core::Core;
 use crate::executor::fake::id;
 use crate::executor::intake::Intake;
@@ -85,22 +85,31 @@ impl Hearing {
         let alone = self.alone(core, intake);
         let speeches = self.check_alone(&alone, windows);
         self.check_end(coverage);
+        let fails = alone.iter().any(|response| response.finish == Some(FinishReason::Error));
         for (sequence, speech) in (0..).zip(&speeches) {
             let (ours, whole) = (Said::of(&self.responses, sequence), Said::of(&alone, sequence));
-            self.check_sequence(&ours, &whole, speech);
+            self.check_sequence(&ours, &whole, speech, fails);
         }
-        let context = |responses: &[Response]| -> Vec<f32> {
-            responses.iter().flat_map(|response| response.context_logits.clone()).collect()
-        };
-        let (ours, whole) = (context(&self.responses), context(&alone));
-        assert!(ours == whole || ours.is_empty() && (self.may_be_cut || self.fails || self.failed()));
+        self.check_context(windows);
         self.cover(coverage);
     }
 
-    fn check_sequence(&self, ours: &Said, whole: &Said, speech: &Speech) {
+    /// The logits of the prompt came whole, or not at all because the request did not come to its own end.
+    fn check_context(&self, windows: &[Option<usize>]) {
+        let ours: Vec<f32> = self.responses.iter().flat_map(|response| response.context_logits.clone()).collect();
+        if !ours.is_empty() {
+            let prefixes = (1..=self.prompt.len()).map(|end| &self.prompt[..end]);
+            let all: Vec<f32> = prefixes.flat_map(|prefix| expected_logits(prefix, windows)).collect();
+            assert!(ours == all, "context logits differ");
+        }
+        let came = !ours.is_empty() == self.request.return_context_logits;
+        assert!(came || self.may_be_cut || self.fails || self.failed(), "context logits: {}", ours.len());
+    }
+
+    fn check_sequence(&self, ours: &Said, whole: &Said, speech: &Speech, fails: bool) {
         let cut = !matches!(ours.finish, Some(FinishReason::Eos | FinishReason::Stop | FinishReason::Length));
-        if matches!(whole.finish, Some(FinishReason::Error) | None) {
-            // NaN in one sequence ends its siblings too, wherever they are: only arithmetic says what they go on with.
+        if fails {
+            // NaN in one sequence ends its siblings too, wherever they are then: only arithmetic says how they would go on.
             assert!(speech.tokens.starts_with(&ours.tokens), "{ours:?} {speech:?}");
             assert!(cut || ours.finish == Some(FinishReason::Stop) || ours.finish == Some(speech.finish), "{ours:?}");
         } else if cut {
