@@ -19,8 +19,10 @@ fn link() {
     // Before 1.0 a minor version may break programs, afterwards only a major one.
     let soname = if major == "0" { format!("libtrtllm.so.0.{minor}") } else { format!("libtrtllm.so.{major}") };
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,{soname}");
-    // A symbol that nothing provides fails here and not in front of the user.
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,defs");
+    // A symbol that nothing provides fails here and not in front of the user. What fuzzing adds, the fuzzer provides.
+    if env::var_os("CARGO_CFG_FUZZING").is_none() {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,defs");
+    }
     // The library's threads may outlive a dlclose.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     // rustc exports every C symbol of every dependency; ours are the only ones wanted.

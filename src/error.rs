@@ -134,6 +134,11 @@ impl Error {
         Error::Internal { what: what.into(), why: why.into() }
     }
 
+    /// An `OutOfMemory` for `bytes` that were wanted for `what`.
+    pub fn out_of_memory(what: impl Into<String>, bytes: usize) -> Self {
+        Error::OutOfMemory { what: what.into(), why: format!("{bytes} bytes were refused") }
+    }
+
     /// An I/O error on `what`; a missing file becomes `NotFound`.
     pub fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
         let (what, why) = (what.into(), error.to_string());

@@ -1,6 +1,8 @@
 //! CUDA engines against the CPU backend on the same weights. Without a GPU every test here is skipped, and says so.
 
 mod common;
+#[path = "cuda/families.rs"]
+mod families;
 #[path = "cuda/faults.rs"]
 mod faults;
 #[path = "cuda/golden.rs"]
@@ -11,8 +13,6 @@ mod memory;
 mod quantized;
 #[path = "cuda/serving.rs"]
 mod serving;
-#[path = "cuda/windows.rs"]
-mod windows;
 
 use std::sync::Arc;
 

@@ -73,6 +73,25 @@ fn half_sliding() -> Arc<Engine> {
     engine
 }
 
+/// Made-up weights of a model with what fewer families have: caps of scores, of logits, norms of heads, and layers that
+/// slide beside layers that see everything.
+fn capped(architecture: &str) -> Arc<Engine> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    let fields = format!(
+        r#"{{"architectures": ["{architecture}"], "vocab_size": 1000, "hidden_size": 128, "intermediate_size": 256,
+        "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+        "max_position_embeddings": 1024, "sliding_window": {WINDOW}, "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": 32, "final_logit_softcapping": 3.0}}"#
+    );
+    std::fs::write(&config, fields).unwrap();
+    let options = BuildOptions { precision: Some(Precision::F32), ..BuildOptions::default() };
+    let engine = engine_of(&Source::Dummy { config, seed: 5 }, &options);
+    let groups: Vec<_> = engine.plan().kv_groups.iter().map(|group| (group.layers.clone(), group.window)).collect();
+    assert_eq!(groups, [(vec![0, 2], Some(WINDOW)), (vec![1, 3], None)]);
+    engine
+}
+
 /// Short prompts and long outputs, so that those who were admitted together outgrow the pool.
 fn preemptions(engine: &Arc<Engine>) {
     let mut random = Random(5);
@@ -104,13 +123,14 @@ fn bf16_does_not_depend_on_preemption() {
 fn windows_do_not_depend_on_preemption() {
     preemptions(&sliding());
     preemptions(&half_sliding());
+    preemptions(&capped("Gemma2ForCausalLM"));
 }
 
 #[test]
 fn windows_do_not_depend_on_the_batch() {
     let requests = requests(16);
     let mut random = Random(11);
-    for engine in [sliding(), half_sliding()] {
+    for engine in [sliding(), half_sliding(), capped("Gemma2ForCausalLM"), capped("Gemma3ForCausalLM")] {
         let expected = alone(&engine, &requests, &two_threads());
         let mut cached_tokens = 0;
         for (max_batch_tokens, threads, prefix_reuse) in [(7, 2, true), (33, 3, false), (512, 1, true)] {
@@ -149,13 +169,16 @@ fn bf16_does_not_depend_on_the_batch() {
 fn no_instruction_set_depends_on_the_batch() {
     let requests = requests(12);
     let mut random = Random(3);
-    for (precision, kv_precision) in [
-        (Precision::F32, None),
-        (Precision::Bf16, None),
-        (Precision::F16, None),
-        (Precision::Fp8, Some(Precision::Fp8)),
+    for (precision, kv_precision, head_precision) in [
+        (Precision::F32, None, None),
+        (Precision::Bf16, None, None),
+        (Precision::F16, None, None),
+        (Precision::Fp8, Some(Precision::Fp8), None),
+        (Precision::Int8, None, Some(Precision::Int8)),
+        (Precision::Int8W8a8, Some(Precision::Fp8), Some(Precision::Int8W8a8)),
     ] {
-        let options = BuildOptions { precision: Some(precision), kv_precision, ..BuildOptions::default() };
+        let precision = Some(precision);
+        let options = BuildOptions { precision, kv_precision, head_precision, ..BuildOptions::default() };
         let engine = engine_with(&tests_path("models/tiny"), &options);
         for isa in Isa::available() {
             let base = ExecutorConfig { isa: Some(isa.name().to_string()), ..two_threads() };

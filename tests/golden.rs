@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{engine, expected, largest_difference, logits, session, tokens};
+use common::{engine, engine_with, expected, largest_difference, logits, session, tests_path, tokens};
+use trtllm::builder::BuildOptions;
 use trtllm::engine::Precision;
 
 const FIXTURES: &[&str] = &[
@@ -16,7 +17,14 @@ const FIXTURES: &[&str] = &[
     "llama_sharded",
     "qwen2",
     "qwen2_sliding",
+    "qwen3",
+    "qwen3_biased",
     "mistral",
+    "phi3_long",
+    "phi3_partial",
+    "gemma2",
+    "gemma3",
+    "gemma3_layers",
     "gpt2",
     "gpt2_scaled",
 ];
@@ -40,10 +48,32 @@ fn f32_logits_match_transformers() {
     println!("largest over all fixtures: {worst:.2e}");
 }
 
+/// Which of a model's frequencies are in use follows from the positions that its engine serves: those for short contexts
+/// where no request may outgrow them, for a sequence that both kinds of engine can hold.
+#[test]
+fn frequencies_for_short_contexts_are_those_of_engines_that_serve_no_others() {
+    let golden = expected("golden/phi3/expected.safetensors");
+    let prompt = tokens(&golden["tokens"]);
+    let difference = |max_positions| {
+        let options = BuildOptions {
+            precision: Some(Precision::F32),
+            max_positions: Some(max_positions),
+            ..BuildOptions::default()
+        };
+        let engine = engine_with(&tests_path("golden/phi3"), &options);
+        let computed = logits(&mut session(&engine, prompt.len(), 2, None), &prompt, &[prompt.len()]);
+        largest_difference(&computed, &golden["logits"])
+    };
+    let (short, long) = (difference(128), difference(129));
+    println!("phi3: max |dlogit| {short:.2e}; {long:.2e} where positions pass those of the pretraining");
+    assert!(short <= TOLERANCE, "{short:.2e}");
+    assert!(long >= 0.1, "{long:.2e}");
+}
+
 /// Behind the window a piece finds only what the cache kept of the pieces before it.
 #[test]
 fn a_window_is_the_same_however_the_prompt_is_cut() {
-    for fixture in ["qwen2_sliding", "mistral"] {
+    for fixture in ["qwen2_sliding", "mistral", "gemma2", "gemma3"] {
         let golden = expected(&format!("golden/{fixture}/expected.safetensors"));
         let prompt = tokens(&golden["tokens"]);
         let engine = engine(&format!("golden/{fixture}"), Precision::F32, &[]);
@@ -57,7 +87,7 @@ fn a_window_is_the_same_however_the_prompt_is_cut() {
 
 #[test]
 fn every_pass_keeps_the_logits() {
-    for fixture in ["llama_bias", "qwen2_sliding", "gpt2"] {
+    for fixture in ["llama_bias", "qwen2_sliding", "phi3_long", "gemma2", "gemma3_layers", "gpt2"] {
         let golden = expected(&format!("golden/{fixture}/expected.safetensors"));
         let prompt = tokens(&golden["tokens"]);
         let run = |disabled: &[&str]| {

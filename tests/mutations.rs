@@ -31,101 +31,14 @@ struct Parser {
     target: fn(&[u8]) -> bool,
     /// Files below `tests/` that are seeds too.
     more: &'static [&'static str],
-    /// Words that mean something to it.
-    words: &'static [&'static str],
+    /// Words that mean something to it, as libFuzzer's dictionaries have them.
+    words: &'static str,
     /// How many mutations.
     rounds: usize,
 }
 
-const JSON: &[&str] = &[
-    "null",
-    "true",
-    "false",
-    "{}",
-    "[]",
-    "\"\"",
-    "\"a\"",
-    "0",
-    "1",
-    "-1",
-    "7",
-    "0.5",
-    "1e400",
-    "1e-400",
-    "65536",
-    "2147483647",
-    "4294967295",
-    "4294967296",
-    "9223372036854775807",
-    "18446744073709551615",
-    "{\"a\":",
-    "[[[[[[[[",
-    "\"\\ud800\"",
-    "F32",
-    "F64",
-    "F4",
-    "BF16",
-    "__metadata__",
-    "linear",
-    "gelu",
-    "Sequence",
-    "Unigram",
-    "WordLevel",
-    "Regex",
-    "(a+)+$",
-    "byte_fallback",
-];
-const JINJA: &[&str] = &[
-    "{{",
-    "}}",
-    "{%",
-    "%}",
-    "{#",
-    "-%}",
-    "for",
-    "endfor",
-    "if",
-    "endif",
-    "set",
-    "macro",
-    "messages",
-    "loop",
-    "range",
-    "9223372036854775807",
-    "-1",
-    "0",
-    "*",
-    "**",
-    "~",
-    "|tojson",
-    "|list",
-    "|join",
-    "|safe",
-    "|string",
-    ".items()",
-    ".format(messages)",
-    "{:>999999999}",
-    "[::-1]",
-    "namespace",
-    "include",
-    "import",
-    "self",
-    "caller",
-    "none",
-    "'",
-    "content",
-    "role",
-    "é",
-    "\\",
-    "recursive",
-    "filter",
-    "call",
-    "block",
-    "extends",
-    "dict",
-    "lipsum",
-    "cycler",
-];
+const JSON: &str = include_str!("fuzz/words/json.dict");
+const JINJA: &str = include_str!("fuzz/words/jinja.dict");
 
 macro_rules! parsers {
     ($($name:ident: $rounds:literal, $words:ident, $more:expr;)*) => {
@@ -145,7 +58,9 @@ parsers! {
     generation_config: 20000, JSON, ["models/tiny/generation_config.json"];
     tokenizer: 6000, JSON, [];
     tokenizer_config: 6000, JSON, ["models/tiny/tokenizer_config.json"];
-    chat: 6000, JINJA, ["models/tiny/chat_template.jinja"];
+    template: 6000, JINJA, ["models/tiny/chat_template.jinja"];
+    messages: 6000, JSON, [];
+    requests: 1000, JSON, [];
 }
 
 /// The seeds as they are, which are accepted, then their mutations, of which some are and some are not.
@@ -154,10 +69,11 @@ fn try_all(parser: &Parser) {
     for seed in &seeds {
         assert!(attempt(parser, "seed", seed), "a seed of {} is refused", parser.name);
     }
+    let words: Vec<_> = parser.words.lines().map(word).collect();
     let (mut random, mut accepted) = (Random::new(0x7127_11b0), 0);
     let rounds = parser.rounds * times();
     for round in 0..rounds {
-        let mut input = mutated(&seeds, parser.words, &mut random);
+        let mut input = mutated(&seeds, &words, &mut random);
         if parser.name == "safetensors" && round % 2 == 0 {
             repair_length(&mut input);
         }
@@ -195,6 +111,26 @@ fn seeds(parser: &Parser) -> Vec<Vec<u8>> {
     files.sort();
     files.extend(parser.more.iter().map(|file| tests().join(file)));
     files.iter().map(|file| std::fs::read(file).expect("a seed is readable")).collect()
+}
+
+/// The bytes of one line of a dictionary: quoted, with escapes of quote, backslash and bytes (`\xc3`).
+fn word(line: &str) -> Vec<u8> {
+    let quoted = line.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).expect("a word is quoted");
+    let (mut bytes, mut rest) = (Vec::new(), quoted.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let (byte, length) = match (first, after) {
+            (b'\\', [b'x', digits @ ..]) => {
+                let digits = digits.first_chunk::<2>().and_then(|digits| str::from_utf8(digits).ok());
+                let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                (byte.expect("two digits follow"), 4)
+            }
+            (b'\\', [escaped, ..]) => (*escaped, 2),
+            _ => (*first, 1),
+        };
+        bytes.push(byte);
+        rest = &rest[length..];
+    }
+    bytes
 }
 
 fn tests() -> PathBuf {

@@ -35,6 +35,30 @@ const MISTRAL: &str = r#"{
     "max_position_embeddings": 512
 }"#;
 
+const QWEN3: &str = r#"{
+    "architectures": ["Qwen3ForCausalLM"], "vocab_size": 300, "hidden_size": 256, "intermediate_size": 512,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 128,
+    "max_position_embeddings": 512
+}"#;
+
+const PHI3: &str = r#"{
+    "architectures": ["Phi3ForCausalLM"], "vocab_size": 300, "hidden_size": 256, "intermediate_size": 512,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "partial_rotary_factor": 0.75,
+    "sliding_window": 64, "max_position_embeddings": 512
+}"#;
+
+const GEMMA2: &str = r#"{
+    "architectures": ["Gemma2ForCausalLM"], "vocab_size": 300, "hidden_size": 256, "intermediate_size": 512,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "sliding_window": 64,
+    "query_pre_attn_scalar": 64, "max_position_embeddings": 512
+}"#;
+
+const GEMMA3: &str = r#"{
+    "architectures": ["Gemma3ForCausalLM"], "vocab_size": 300, "hidden_size": 256, "intermediate_size": 512,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "sliding_window": 64,
+    "sliding_window_pattern": 2, "query_pre_attn_scalar": 64, "max_position_embeddings": 512
+}"#;
+
 const GPT2: &str = r#"{
     "architectures": ["GPT2LMHeadModel"], "vocab_size": 300, "n_embd": 128, "n_head": 2, "n_layer": 1,
     "n_positions": 64
@@ -57,8 +81,17 @@ fn matches_golden(name: &str, text: &str) {
 
 #[test]
 fn families_print_as_expected() {
-    let families =
-        [("llama", LLAMA), ("llama_biased", LLAMA_BIASED), ("qwen2", QWEN2), ("mistral", MISTRAL), ("gpt2", GPT2)];
+    let families = [
+        ("llama", LLAMA),
+        ("llama_biased", LLAMA_BIASED),
+        ("qwen2", QWEN2),
+        ("qwen3", QWEN3),
+        ("mistral", MISTRAL),
+        ("phi3", PHI3),
+        ("gemma2", GEMMA2),
+        ("gemma3", GEMMA3),
+        ("gpt2", GPT2),
+    ];
     for (name, config) in families {
         let mut graph = network(config);
         matches_golden(&format!("{name}.txt"), &graph.text());

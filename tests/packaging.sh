@@ -266,6 +266,7 @@ if [ -e "$prefix/lib/cmake/trtllm/trtllmConfig.cmake" ]; then
   check "example draw" draw
   check "example report" report
   check "trtllm.hpp" cpp_header
+  . tests/ffi/run.sh
   check "sanitizers" sanitized
   check "valgrind, build and generate" valgrind_build_and_generate
   check "valgrind, callback and cancel" valgrind_cancel

@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 . cmake/prerequisites.sh
 
 need_cargo || exit 1
-need python3 python3 cmake cmake ninja ninja-build cc gcc c++ g++ clang clang clang-format clang-format valgrind valgrind nm binutils pkg-config pkg-config || exit 1
+need abidiff abigail-tools cmake cmake ninja ninja-build cc gcc c++ g++ clang clang clang-format clang-format valgrind valgrind nm binutils pkg-config pkg-config \
+  go golang-go mcs mono-mcs mono mono-runtime python3 python3 || exit 1
 
 log="target/tests.log"
 mkdir -p target

@@ -26,6 +26,10 @@ const char *precision_name(int32_t precision) {
             return "f16";
         case TRTLLM_PRECISION_FP8:
             return "fp8";
+        case TRTLLM_PRECISION_INT8:
+            return "int8";
+        case TRTLLM_PRECISION_INT8_W8A8:
+            return "int8_w8a8";
         default:
             return "unknown";
     }

@@ -44,7 +44,9 @@ trtllm_precision precision(std::string_view name) {
     if (name == "bf16") return TRTLLM_PRECISION_BF16;
     if (name == "f16") return TRTLLM_PRECISION_F16;
     if (name == "fp8") return TRTLLM_PRECISION_FP8;
-    throw std::invalid_argument("is none of auto, f32, bf16, f16, fp8: '" + std::string(name) + "'");
+    if (name == "int8") return TRTLLM_PRECISION_INT8;
+    if (name == "int8_w8a8") return TRTLLM_PRECISION_INT8_W8A8;
+    throw std::invalid_argument("is none of auto, f32, bf16, f16, fp8, int8, int8_w8a8: '" + std::string(name) + "'");
 }
 
 trtllm_target target(std::string_view name) {
@@ -152,7 +154,7 @@ const char *Options::usage() {
            "    --dummy-weights CONFIG.json  is built first, with random weights of that shape\n"
            "  build\n"
            "    --target cpu|cuda            default cpu\n"
-           "    --precision auto|f32|bf16|f16|fp8\n"
+           "    --precision auto|f32|bf16|f16|fp8|int8|int8_w8a8\n"
            "                                 default auto\n"
            "    --kv-precision, --head-precision\n"
            "                                 of the cache and the last layer; likewise\n"

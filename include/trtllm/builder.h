@@ -43,8 +43,8 @@ typedef struct {
      */
     int32_t kv_precision;
     /**
-     * A `trtllm_precision` for the last linear layer of FP8 engines: FP8, or BF16, which AUTO stands for. Of other engines:
-     * their own. Default AUTO.
+     * A `trtllm_precision` for the last linear layer of FP8, INT8 and INT8_W8A8 engines: their own, or BF16, which AUTO
+     * stands for. Of other engines: their own. Default AUTO.
      */
     int32_t head_precision;
     /**

@@ -48,6 +48,13 @@ enum trtllm_precision
     TRTLLM_PRECISION_F16 = 3,
     /** 8-bit floating point (e4m3) with scales. */
     TRTLLM_PRECISION_FP8 = 4,
+    /** 8-bit integers with a scale for each row of a weight; activations stay as they are. For the CPU. */
+    TRTLLM_PRECISION_INT8 = 5,
+    /**
+     * Weights as of INT8, and the input of every linear layer rounded to 8 bits with a scale for each token: the products are
+     * of integers, which is faster with many tokens. For the CPU.
+     */
+    TRTLLM_PRECISION_INT8_W8A8 = 6,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

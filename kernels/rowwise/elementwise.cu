@@ -1,8 +1,8 @@
 // Elementwise functions: out = f(x) op y.
 //
 // OPERATION: 0 f(x), 1 f(x) + y, 2 f(x) * y. ACTIVATION, the function f: 0 x itself, 1 silu x * sigmoid(x), 2 gelu x/2 (1 + erf(x / sqrt 2)),
-// 3 gelu x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), 4 relu.
-// Macros: COLUMNS, OPERATION, ACTIVATION; X_F32, Y_F32, OUTPUT_F32 (else half_t); ELEMENT_F16.
+// 3 gelu x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), 4 relu, 5 soft cap CAP tanh(x / CAP).
+// Macros: COLUMNS, OPERATION, ACTIVATION; CAP (with ACTIVATION 5); X_F32, Y_F32, OUTPUT_F32 (else half_t); ELEMENT_F16.
 // Layouts: x [rows][ldx], y [rows][ldy] (may be null for OPERATION 0), out [rows][ldo].
 // Grid: (rows, ceil(COLUMNS / 2048)). Block: THREADS = 32 * min(ceil(COLUMNS / 256), 8). No dynamic shared memory.
 // When COLUMNS is a multiple of 8: pointers are multiples of 16 bytes, strides of 8. out may be x or y where type and stride are the same.
@@ -23,6 +23,8 @@ __device__ __forceinline__ float activate(float x) {
     return x / (1.0f + expf(-2.0f * u));
 #elif ACTIVATION == 4
     return fmaxf(x, 0.0f);
+#elif ACTIVATION == 5
+    return CAP * tanhf(x / CAP);
 #else
     return x;
 #endif

@@ -37,7 +37,7 @@ pub struct BuildOptions {
     pub precision: Option<Precision>,
     /// Of the KV cache: fp8, or what the engine has anyway (`None`): f32, f16, or bf16.
     pub kv_precision: Option<Precision>,
-    /// Of an fp8 engine's last linear: fp8, or bf16 (`None`).
+    /// Of the last linear of an fp8 or int8 engine: the engine's own, or bf16 (`None`).
     pub head_precision: Option<Precision>,
     /// On CUDA: a request's bits depend on nothing but itself.
     pub invariant: bool,
@@ -47,7 +47,8 @@ pub struct BuildOptions {
     pub tune: bool,
     /// Names of passes that shall not run.
     pub disabled_passes: Vec<String>,
-    /// Most tokens of a request; `None` is what the model was made for, which is also the limit.
+    /// Most tokens of a request; `None` is what the model was made for, which is also the limit. A model with rotary
+    /// frequencies for short and for long contexts has those that this many positions ask for.
     pub max_positions: Option<usize>,
 }
 
@@ -110,7 +111,7 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
     let passes = pass_set(options)?;
 
     report(Phase::Read, 0.0)?;
-    let input = Input::open(source)?;
+    let input = Input::open(source)?.serving(options.max_positions)?;
     report(Phase::Read, 1.0)?;
 
     report(Phase::Network, 0.0)?;
@@ -157,7 +158,7 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
 /// # Errors
 /// As [`build`].
 pub fn plan(source: &Source, options: &BuildOptions) -> Result<Plan> {
-    let input = Input::open(source)?;
+    let input = Input::open(source)?.serving(options.max_positions)?;
     let mut graph = models::build(&input.config, &|name: &str| input.weights.shape(name))?;
     passes::run(&mut graph, pass_set(options)?)?;
     Ok(lower_graph(&graph, &input, options)?.plan)
@@ -169,26 +170,21 @@ fn pass_set(options: &BuildOptions) -> Result<PassSet> {
 
 fn lower_graph(graph: &Graph, input: &Input, options: &BuildOptions) -> Result<Lowered> {
     let formats = Formats::choose(options, input.weights.dtype().or(input.config.dtype))?;
-    let mut lowered = lower(graph, model_info(&input.config, options)?, formats, &*input.weights)?;
+    let mut lowered = lower(graph, model_info(&input.config), formats, &*input.weights)?;
     lowered.plan.invariant = options.invariant;
     Ok(lowered)
 }
 
-fn model_info(config: &ModelConfig, options: &BuildOptions) -> Result<ModelInfo> {
-    let max_positions = options.max_positions.unwrap_or(config.max_positions);
-    if !(1..=config.max_positions).contains(&max_positions) {
-        let why = format!("{max_positions} is not in 1..={}, the model's own limit", config.max_positions);
-        return Err(Error::argument("max_positions", why));
-    }
-    Ok(ModelInfo {
+fn model_info(config: &ModelConfig) -> ModelInfo {
+    ModelInfo {
         architecture: config.architecture.clone(),
         vocab_size: config.vocab_size,
         hidden_size: config.hidden_size,
         layers: config.layers,
-        max_positions,
+        max_positions: config.served_positions,
         eos_token_ids: config.eos_token_ids.clone(),
         bos_token_id: config.bos_token_id,
-    })
+    }
 }
 
 /// Packs every weight into a new writer; afterwards the plan has its checksums.
@@ -223,6 +219,20 @@ impl Input {
             Source::Checkpoint(path) => Self::checkpoint(path),
             Source::Dummy { config, seed } => Self::dummy(config, *seed),
         }
+    }
+
+    /// The same with at most `positions` in use, or as many as the model was made for.
+    fn serving(mut self, positions: Option<usize>) -> Result<Self> {
+        let most = self.config.max_positions;
+        let positions = positions.unwrap_or(most);
+        if !(1..=most).contains(&positions) {
+            return Err(Error::argument(
+                "max_positions",
+                format!("{positions} is not in 1..={most}, the model's own limit"),
+            ));
+        }
+        self.config.served_positions = positions;
+        Ok(self)
     }
 
     fn checkpoint(path: &Path) -> Result<Self> {

@@ -9,6 +9,8 @@ use crate::types::{DType, bf16, e4m3, f16};
 
 /// Elements encoded at once: few enough to stay in the second-level cache.
 const GROUP: usize = 64 << 10;
+/// The largest i8 in use: with -127 beside it, positive and negative elements are rounded alike.
+const MOST_I8: f32 = 127.0;
 /// Words of a panel's row that are transposed together: a cache line.
 const TILE: usize = 16;
 
@@ -88,11 +90,16 @@ fn round(
             DType::BF16 => store(row, out, |x| bf16::encode(x).to_le_bytes()),
             DType::F16 => store(row, out, |x| f16::encode(x).to_le_bytes()),
             DType::E4M3 => {
-                let scale = row_scale(row).ok_or_else(|| Error::InvalidCheckpoint {
-                    what: format!("weight `{}`", spec.name),
-                    why: "it holds an infinite element, which has no fp8 value".into(),
-                })?;
+                let scale = row_scale(row, e4m3::MAX)
+                    .ok_or_else(|| invalid(spec, "it holds an infinite element, which has no fp8 value"))?;
                 store(row, out, |x| [e4m3::encode(x / scale)]);
+                scales.push(scale);
+            }
+            DType::I8 => {
+                let scale = row_scale(row, MOST_I8)
+                    .filter(|_| !row.iter().any(|x| x.is_nan()))
+                    .ok_or_else(|| invalid(spec, "it holds an element that is not finite, which has no int8 value"))?;
+                store(row, out, |x| [excess_128(x / scale)]);
                 scales.push(scale);
             }
             DType::I32 => return Err(Error::internal(format!("weight `{}`", spec.name), "no packing for i32")),
@@ -107,9 +114,18 @@ fn store<const BYTES: usize>(row: &[f32], out: &mut [u8], code: impl Fn(f32) -> 
     }
 }
 
+/// The nearest integer, ties to even, with 128 added as [`Packing::Panels`] wants it.
+fn excess_128(x: f32) -> u8 {
+    (x.round_ties_even() as i8).cast_unsigned() ^ 0x80
+}
+
+fn invalid(spec: &WeightSpec, why: &str) -> Error {
+    Error::InvalidCheckpoint { what: format!("weight `{}`", spec.name), why: why.into() }
+}
+
 /// The scale that makes the row's largest element the largest code; 1 for a row of (nearly) zeros, `None` for infinity.
-fn row_scale(row: &[f32]) -> Option<f32> {
-    let scale = largest(row) / e4m3::MAX;
+fn row_scale(row: &[f32], most: f32) -> Option<f32> {
+    let scale = largest(row) / most;
     match (scale.is_finite(), scale >= f32::MIN_POSITIVE) {
         (false, _) => None,
         (true, true) => Some(scale),
@@ -169,7 +185,7 @@ mod tests {
     #[test]
     fn panels_lie_as_documented() {
         for (n, k) in [(1, 1), (32, 2), (33, 3), (70, 37), (64, 16)] {
-            for dtype in [DType::F32, DType::BF16, DType::F16, DType::E4M3] {
+            for dtype in [DType::F32, DType::BF16, DType::F16, DType::E4M3, DType::I8] {
                 let size = dtype.bytes();
                 let (rows, _) = encoded(n, k, dtype, Packing::RowMajor);
                 let (panels, _) = encoded(n, k, dtype, Packing::Panels);
@@ -202,6 +218,29 @@ mod tests {
                 let error = (e4m3::decode(*code) * encoded.scales[row] - value).abs();
                 assert!(error <= (value.abs() / 16.0).max(encoded.scales[row] / 1024.0) * 1.0001, "{value}: {error}");
             }
+        }
+    }
+
+    #[test]
+    fn int8_rows_use_the_whole_range_and_lie_within_half_a_step() {
+        let (encoded, values) = encoded(40, 50, DType::I8, Packing::RowMajor);
+        for (row, (codes, values)) in encoded.bytes.chunks(50).zip(values.chunks(50)).enumerate() {
+            let (scale, most) = (encoded.scales[row], values.iter().fold(0.0f32, |most, x| most.max(x.abs())));
+            assert_eq!(scale, most / 127.0);
+            assert!(codes.iter().all(|code| *code > 0), "row {row} has the code -128");
+            assert!(codes.iter().any(|code| [1, 255].contains(code)), "row {row} does not reach the largest code");
+            for (code, value) in codes.iter().zip(values) {
+                let error = ((f32::from(*code) - 128.0) * scale - value).abs();
+                assert!(error <= 0.5001 * scale, "{value}: {error}");
+            }
+        }
+        let w = spec([1, 4], DType::I8, Packing::RowMajor);
+        let (mut out, mut scales) = (vec![1; 3], Vec::new());
+        round(&[0.0, -0.0, 1e-42], 3, &w, 3, &mut out, &mut scales).expect("encodes");
+        assert_eq!((out, scales), (vec![128; 3], vec![1.0]));
+        for culprit in [f32::NAN, f32::INFINITY] {
+            let error = round(&[1.0, culprit], 2, &w, 2, &mut [0; 2], &mut Vec::new()).expect_err("refused");
+            assert!(error.to_string().contains("weight `w`"), "{error}");
         }
     }
 

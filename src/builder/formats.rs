@@ -19,24 +19,24 @@ impl Formats {
     /// What the options ask for; `stored` is the element type of most of the source's weights.
     ///
     /// # Errors
-    /// `Unsupported` for f32 on CUDA; `InvalidArgument` naming a KV or head precision that the engine's does not go with.
+    /// `Unsupported` for f32 and int8 on CUDA; `InvalidArgument` naming a KV or head precision that the engine's does not go with.
     pub(super) fn choose(options: &BuildOptions, stored: Option<DType>) -> Result<Self> {
         let (target, precision) = (options.target, options.precision.unwrap_or(natural(options.target, stored)));
-        if (target, precision) == (Target::Cuda, Precision::F32) {
-            let why = "bf16, f16 and fp8 are there; f32 engines run on the cpu".into();
+        if target == Target::Cuda && matches!(precision, Precision::F32 | Precision::Int8 | Precision::Int8W8a8) {
+            let why = format!("bf16, f16 and fp8 are there; {precision} engines run on the cpu");
             return Err(Error::Unsupported { what: format!("precision {precision} on {target}"), why });
         }
-        let part = |name: &str, asked: Option<Precision>, fp8: bool| match asked {
+        let part = |name: &str, asked: Option<Precision>, narrow: Precision| match asked {
             None => Ok(precision.base()),
-            Some(asked) if asked != Precision::Fp8 && asked.matrix() == precision.base() => Ok(precision.base()),
-            Some(Precision::Fp8) if fp8 => Ok(DType::E4M3),
+            Some(asked) if asked.matrix() == precision.base() => Ok(precision.base()),
+            Some(asked) if asked == narrow => Ok(narrow.matrix()),
             Some(asked) => Err(Error::argument(name, format!("{asked} does not go with an engine of {precision}"))),
         };
         Ok(Self {
             target,
             precision,
-            kv: part("kv_precision", options.kv_precision, true)?,
-            head: part("head_precision", options.head_precision, precision == Precision::Fp8)?,
+            kv: part("kv_precision", options.kv_precision, Precision::Fp8)?,
+            head: part("head_precision", options.head_precision, precision)?,
         })
     }
 }
@@ -78,22 +78,32 @@ mod tests {
             let precision = Some(precision);
             formats(BuildOptions { precision, kv_precision, head_precision, ..BuildOptions::default() }, DType::BF16)
         };
-        use Precision::{Bf16, F16, F32, Fp8};
+        use Precision::{Bf16, F16, F32, Fp8, Int8, Int8W8a8};
         assert_eq!(with(Fp8, Fp8, Fp8)?, (Fp8, DType::E4M3, DType::E4M3));
         assert_eq!(with(Fp8, Bf16, Bf16)?, (Fp8, DType::BF16, DType::BF16));
         assert_eq!(with(F16, Fp8, F16)?, (F16, DType::E4M3, DType::F16));
+        assert_eq!(with(Int8, Bf16, Int8)?, (Int8, DType::BF16, DType::I8));
+        assert_eq!(with(Int8W8a8, Fp8, Int8W8a8)?, (Int8W8a8, DType::E4M3, DType::I8));
+        assert_eq!(with(Int8W8a8, Bf16, Bf16)?, (Int8W8a8, DType::BF16, DType::BF16));
         for (precision, kv, head, culprit) in [
             (Bf16, F16, Bf16, "`kv_precision`"),
             (Fp8, F32, Bf16, "`kv_precision`"),
             (Bf16, Bf16, Fp8, "`head_precision`"),
             (Fp8, Fp8, F16, "`head_precision`"),
+            (Int8, Int8, Bf16, "`kv_precision`"),
+            (Int8, Bf16, Int8W8a8, "`head_precision`"),
+            (Int8W8a8, Bf16, Fp8, "`head_precision`"),
+            (Bf16, Bf16, Int8, "`head_precision`"),
         ] {
             let error = with(precision, kv, head).expect_err("refused");
             assert!(error.to_string().contains(culprit), "{error}");
         }
-        let cuda = BuildOptions { target: Target::Cuda, precision: Some(Precision::F32), ..BuildOptions::default() };
-        let error = formats(cuda, DType::F32).expect_err("refused");
-        assert!(error.to_string().contains("precision f32 on cuda"), "{error}");
+        for (precision, name) in [(F32, "f32"), (Int8, "int8"), (Int8W8a8, "int8_w8a8")] {
+            let cuda = BuildOptions { target: Target::Cuda, precision: Some(precision), ..BuildOptions::default() };
+            let error = formats(cuda, DType::F32).expect_err("refused");
+            assert_eq!(error.status(), crate::Status::Unsupported);
+            assert!(error.to_string().contains(&format!("precision {name} on cuda")), "{error}");
+        }
         Ok(())
     }
 }

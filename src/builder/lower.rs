@@ -136,9 +136,10 @@ impl Lowering<'_> {
         let (dtype, packing) = self.storage(node, position);
         let place = *self.places.entry((id, dtype)).or_insert_with(|| {
             let place = self.weights.len();
-            self.weights.push(UsedWeight { id, dtype, packing, scales: false });
-            if dtype == DType::E4M3 {
-                self.weights.push(UsedWeight { id, dtype: DType::F32, packing: Packing::RowMajor, scales: true });
+            self.weights.push(UsedWeight { id, dtype, packing, scales: None });
+            if dtype.is_scaled() {
+                let scales = Some(dtype);
+                self.weights.push(UsedWeight { id, dtype: DType::F32, packing: Packing::RowMajor, scales });
             }
             place
         });
@@ -159,7 +160,7 @@ impl Lowering<'_> {
             (Op::Linear { .. }, 0) if self.is_output(node.outputs[0], None) => (head, packing),
             (Op::Linear { .. }, 0) => (self.matrix(&node.weights[..1]), packing),
             (Op::GatedLinear { .. }, 0 | 1) => (self.matrix(&node.weights[..2]), packing),
-            (Op::Embedding | Op::PositionEmbedding, 0) => (precision.base(), Packing::RowMajor),
+            (Op::Embedding { .. } | Op::PositionEmbedding, 0) => (precision.base(), Packing::RowMajor),
             _ => (DType::F32, Packing::RowMajor),
         }
     }
@@ -171,9 +172,14 @@ impl Lowering<'_> {
         if left_plain { self.formats.precision.base() } else { self.formats.precision.matrix() }
     }
 
-    /// Whether a value leaves the graph, under that name or any.
+    /// Whether a value leaves the graph as it is or under a soft cap, by that name or any.
     fn is_output(&self, id: ValueId, name: Option<&str>) -> bool {
-        self.graph.outputs.iter().any(|(output, value)| *value == id && name.is_none_or(|name| name == output))
+        let capped = |node: &&Node| matches!(node.op, Op::SoftCap { .. }) && node.inputs == [id];
+        let ids = [Some(id), self.graph.nodes.iter().find(capped).map(|node| node.outputs[0])];
+        self.graph
+            .outputs
+            .iter()
+            .any(|(output, value)| ids.contains(&Some(*value)) && name.is_none_or(|name| name == output))
     }
 
     fn output(&self, name: &str, id: ValueId) -> Result<Output> {
@@ -231,7 +237,7 @@ mod tests {
         let ids = graph.input("ids");
         let table = graph.weight("table", &[10, 8], Recipe::tensor("table"));
         let head = graph.weight("head", &[10, 4], Recipe::tensor("head"));
-        let x = graph.apply(Op::Embedding, &[ids], &[table], "x")?;
+        let x = graph.apply(Op::Embedding { scale: 1.0 }, &[ids], &[table], "x")?;
         let outer = graph.apply(Op::Slice { start: 2, columns: 6 }, &[x], &[], "outer")?;
         graph.apply(Op::Slice { start: 0, columns: 1 }, &[outer], &[], "dead")?;
         let inner = graph.apply(Op::Slice { start: 1, columns: 4 }, &[outer], &[], "inner")?;
@@ -254,6 +260,26 @@ mod tests {
         assert_eq!(recipes, [Some(Recipe::tensor("table")), Some(Recipe::tensor("head"))]);
         let kinds: Vec<_> = plan.weights.iter().map(|spec| (spec.packing, spec.dtype, spec.offset)).collect();
         assert_eq!(kinds, [(Packing::RowMajor, DType::BF16, 0), (Packing::Panels, DType::BF16, 4096)]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_soft_cap_makes_logits_from_is_the_head_and_stays_f32() -> Result<()> {
+        let mut graph = network()?;
+        let (_, uncapped) = graph.outputs.remove(0);
+        graph.values[uncapped.0].name = "uncapped".into();
+        graph.nodes.iter_mut().filter(|node| node.name == "logits").for_each(|node| node.name = "uncapped".into());
+        let capped = graph.apply(Op::SoftCap { cap: 30.0 }, &[uncapped], &[], "logits")?;
+        graph.output("logits", capped);
+        let formats = Formats { target: Target::Cuda, precision: Precision::Fp8, kv: DType::BF16, head: DType::BF16 };
+        let Lowered { plan, .. } = lower(&graph, model(), formats, &Dummy::new([], 0))?;
+        let value = |name: &str| plan.values.iter().find(|value| value.name == name).map(|value| value.dtype);
+        assert_eq!(
+            ["active", "uncapped", "logits"].map(value),
+            [Some(DType::BF16), Some(DType::F32), Some(DType::F32)]
+        );
+        let head = plan.weights.iter().find(|weight| weight.name == "head").expect("is there");
+        assert_eq!((head.dtype, head.scale), (DType::BF16, None));
         Ok(())
     }
 

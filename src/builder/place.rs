@@ -12,7 +12,8 @@ pub(super) struct UsedWeight {
     pub(super) id: WeightId,
     pub(super) dtype: DType,
     pub(super) packing: Packing,
-    pub(super) scales: bool,
+    /// The type of the elements that it has the scales of; `None` for elements.
+    pub(super) scales: Option<DType>,
 }
 
 /// The specs without checksums, and the recipe of each; `None` for scales.
@@ -28,19 +29,24 @@ pub(super) fn place(
         // A size that overflows stays zero and fails the plan's validation.
         spec.bytes = spec.packed_bytes().unwrap_or(0);
         end = spec.offset.saturating_add(spec.bytes);
-        (spec, (!weight.scales).then(|| graph.weights[weight.id.0].recipe.clone()))
+        (spec, weight.scales.is_none().then(|| graph.weights[weight.id.0].recipe.clone()))
     };
     used.iter().enumerate().map(place).unzip()
 }
 
 fn spec(graph: &Graph, weight: &UsedWeight, index: usize, source: &dyn WeightSource) -> WeightSpec {
     let of = &graph.weights[weight.id.0];
-    let granularity = || kept_scales(source, &of.recipe).map_or(Granularity::Row, |(granularity, _)| granularity);
+    let granularity = |dtype| match dtype {
+        DType::E4M3 => kept_scales(source, &of.recipe).map_or(Granularity::Row, |(granularity, _)| granularity),
+        _ => Granularity::Row,
+    };
     let (name, shape) = match (weight.scales, of.shape.as_slice()) {
-        (true, [rows, columns]) => (format!("{}.scale", of.name), granularity().scale_shape(*rows, *columns)),
+        (Some(dtype), [rows, columns]) => {
+            (format!("{}.scale", of.name), granularity(dtype).scale_shape(*rows, *columns))
+        }
         _ => (of.name.clone(), of.shape.clone()),
     };
-    let scale = (weight.dtype == DType::E4M3).then(|| ScaleSpec { weight: index + 1, granularity: granularity() });
     let (dtype, packing) = (weight.dtype, weight.packing);
+    let scale = dtype.is_scaled().then(|| ScaleSpec { weight: index + 1, granularity: granularity(dtype) });
     WeightSpec { name, dtype, shape, packing, scale, offset: 0, bytes: 0, checksum: String::new() }
 }

@@ -20,6 +20,9 @@ pub(super) trait Element: Copy + Default {
 
     /// A constant's element.
     fn constant(value: f32) -> Self;
+
+    /// The element with `addend` more.
+    fn plus(self, addend: f32) -> Self;
 }
 
 impl Element for f32 {
@@ -36,6 +39,10 @@ impl Element for f32 {
     fn constant(value: f32) -> f32 {
         value
     }
+
+    fn plus(self, addend: f32) -> f32 {
+        self + addend
+    }
 }
 
 impl Element for u8 {
@@ -51,6 +58,10 @@ impl Element for u8 {
 
     fn constant(value: f32) -> u8 {
         e4m3::encode(value)
+    }
+
+    fn plus(self, addend: f32) -> u8 {
+        e4m3::encode(e4m3::decode(self) + addend)
     }
 }
 
@@ -71,6 +82,7 @@ enum Kind<'a> {
     Transpose(Box<Node<'a>>),
     Concat(Vec<Node<'a>>),
     Rows { of: Box<Node<'a>>, start: usize },
+    Plus { of: Box<Node<'a>>, addend: f32 },
     Constant(&'a [f32]),
 }
 
@@ -138,6 +150,10 @@ fn resolve<'a>(source: &dyn WeightSource, recipe: &'a Recipe) -> Result<Node<'a>
             }
             Node { rows: *rows, columns: of.columns, kind: Kind::Rows { of: Box::new(of), start: *start } }
         }
+        Recipe::Plus { of, addend } => {
+            let of = resolve(source, of)?;
+            Node { rows: of.rows, columns: of.columns, kind: Kind::Plus { of: Box::new(of), addend: *addend } }
+        }
         Recipe::Constant(values) => Node { rows: values.len(), columns: 1, kind: Kind::Constant(values) },
     };
     Ok(node)
@@ -157,6 +173,11 @@ impl Node<'_> {
             Kind::Rows { of, start } => of.read(source, rows.start + start..rows.end + start, columns, out),
             Kind::Transpose(of) => read_transposed(of, source, rows, columns, out),
             Kind::Concat(parts) => read_parts(parts, source, rows, columns, out),
+            Kind::Plus { of, addend } => {
+                of.read(source, rows, columns, out)?;
+                out.iter_mut().for_each(|element| *element = element.plus(*addend));
+                Ok(())
+            }
             Kind::Constant(values) => {
                 // One column: the block is these rows or nothing.
                 let values = if columns.is_empty() { &[] } else { &values[rows] };
@@ -256,6 +277,21 @@ mod tests {
         let mut out = [0.0; 3];
         Evaluator::new(&source, &recipe, "w", &[4]).expect("fits").read(1..4, &mut out).expect("reads");
         assert_eq!(out, [tensor("v", 4, 1)[2][0], 8.0, 9.0]);
+    }
+
+    #[test]
+    fn an_addend_is_added_to_every_element_and_block() {
+        let recipe =
+            Recipe::Concat(vec![Recipe::tensor("v").plus(1.0).rows(1, 3), Recipe::Constant(vec![9.0])]).plus(-0.5);
+        let source = source();
+        let mut out = [0.0; 3];
+        Evaluator::new(&source, &recipe, "w", &[4]).expect("fits").read(1..4, &mut out).expect("reads");
+        let v = tensor("v", 4, 1);
+        assert_eq!(out, [v[2][0] + 1.0 - 0.5, v[3][0] + 1.0 - 0.5, 8.5]);
+        let mut code = [0u8];
+        let constant = Recipe::Constant(vec![2.0]).plus(1.0);
+        Evaluator::new(&source, &constant, "w", &[1]).expect("fits").read(0..1, &mut code).expect("reads");
+        assert_eq!(e4m3::decode(code[0]), 3.0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::network::Recipe;
 pub(super) fn is_quantized(source: &dyn WeightSource, recipe: &Recipe) -> bool {
     match recipe {
         Recipe::Tensor(name) => source.scales(name).is_some(),
-        Recipe::Transpose(of) | Recipe::Rows { of, .. } => is_quantized(source, of),
+        Recipe::Transpose(of) | Recipe::Rows { of, .. } | Recipe::Plus { of, .. } => is_quantized(source, of),
         Recipe::Concat(parts) => parts.iter().any(|part| is_quantized(source, part)),
         Recipe::Constant(_) => false,
     }
@@ -87,7 +87,7 @@ fn kept(source: &dyn WeightSource, recipe: &Recipe) -> Option<Kept> {
             }
             Some(whole)
         }
-        Recipe::Transpose(_) | Recipe::Constant(_) => None,
+        Recipe::Transpose(_) | Recipe::Plus { .. } | Recipe::Constant(_) => None,
     }
 }
 

@@ -90,6 +90,7 @@ fn unpack(spec: &WeightSpec, bytes: &[u8]) -> Vec<f32> {
         DType::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
         DType::E4M3 => bytes.iter().map(|code| e4m3::decode(*code)).collect(),
+        DType::I8 => bytes.iter().map(|code| f32::from(*code) - 128.0).collect(),
         _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
     };
     let (Packing::Panels, [n, k]) = (spec.packing, &*spec.shape) else { return elements };
@@ -113,6 +114,8 @@ fn every_family_builds_with_and_without_passes() {
         (LLAMA, Precision::F32),
         (UNTIED, Precision::Bf16),
         (UNTIED, Precision::Fp8),
+        (UNTIED, Precision::Int8),
+        (LLAMA, Precision::Int8W8a8),
         (GPT2, Precision::F32),
         (GPT2, Precision::F16),
         (GPT2, Precision::Fp8),

@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 use std::slice;
 
+use super::panic::may_panic;
 use crate::error::{Error, Result};
 
 /// Most bytes of a text argument.
@@ -81,6 +82,7 @@ fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
 
 /// A flag that is 0 or 1.
 pub(super) fn flag(value: i32, what: &str) -> Result<bool> {
+    may_panic();
     match value {
         0 => Ok(false),
         1 => Ok(true),
@@ -136,7 +138,7 @@ pub(super) unsafe fn buffer<T>(
     length: *mut usize,
     names: BufferNames,
 ) -> Result<Buffer<T>> {
-    if capacity > 0 {
+    if capacity > 0 || !start.is_null() {
         check_pointer(start, names.start)?;
     }
     check_pointer(length, names.length)?;
@@ -153,6 +155,7 @@ impl<T: Copy> Buffer<T> {
     }
 
     fn write_terminated(self, items: &[T], terminator: Option<T>) -> Result<()> {
+        may_panic();
         // SAFETY: `length` was checked, and is valid as the caller of `buffer` promised.
         unsafe { self.length.write(items.len()) };
         let needed = items.len() + usize::from(terminator.is_some());
@@ -187,6 +190,7 @@ impl Buffer<c_char> {
 }
 
 pub(super) fn check_pointer<T>(pointer: *const T, what: &str) -> Result<()> {
+    may_panic();
     match (pointer.is_null(), pointer.is_aligned()) {
         (true, _) => Err(Error::argument(what, "is NULL")),
         (_, false) => Err(Error::argument(what, format!("is not aligned to {} bytes", align_of::<T>()))),
@@ -241,6 +245,8 @@ mod tests {
             assert_eq!((length, chars), (3, [0x7f; 4]));
             buffer(chars.as_mut_ptr(), 4, &mut length, TEXT).unwrap().write_text("abc").unwrap();
             assert!(why(buffer::<u32>(ptr::null_mut(), 4, &mut length, TOKENS)).contains("`tokens`: is NULL"));
+            let odd = chars.as_mut_ptr().wrapping_byte_add(1 + chars.as_ptr().addr() % 2).cast::<u32>();
+            assert!(why(buffer(odd, 0, &mut length, TOKENS)).contains("`tokens`: is not aligned"));
             assert!(why(buffer::<u32>(ptr::null_mut(), 0, ptr::null_mut(), TOKENS)).contains("`count`: is NULL"));
         }
         assert_eq!(chars.map(|c| c as u8), *b"abc\0");

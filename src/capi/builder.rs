@@ -41,8 +41,8 @@ pub struct trtllm_build_config {
     /// A `trtllm_precision` for the KV cache: FP8, or that of the engine's 16-bit values (of F32 engines: F32), which AUTO
     /// stands for. Default AUTO.
     pub kv_precision: i32,
-    /// A `trtllm_precision` for the last linear layer of FP8 engines: FP8, or BF16, which AUTO stands for. Of other engines:
-    /// their own. Default AUTO.
+    /// A `trtllm_precision` for the last linear layer of FP8, INT8 and INT8_W8A8 engines: their own, or BF16, which AUTO
+    /// stands for. Of other engines: their own. Default AUTO.
     pub head_precision: i32,
     /// Compute capabilities whose kernels a CUDA engine holds, e.g. `80;86;90a`; NULL: that of the first GPU here, or `90a`
     /// where there is none. Default NULL.
@@ -144,6 +144,8 @@ fn precision(value: i32, what: &str) -> Result<Option<Precision>> {
         2 => Some(Precision::Bf16),
         3 => Some(Precision::F16),
         4 => Some(Precision::Fp8),
+        5 => Some(Precision::Int8),
+        6 => Some(Precision::Int8W8a8),
         other => return Err(Error::argument(what, format!("{other} is no trtllm_precision"))),
     })
 }

@@ -60,6 +60,11 @@ pub enum trtllm_precision {
     F16 = 3,
     /// 8-bit floating point (e4m3) with scales.
     Fp8 = 4,
+    /// 8-bit integers with a scale for each row of a weight; activations stay as they are. For the CPU.
+    Int8 = 5,
+    /// Weights as of INT8, and the input of every linear layer rounded to 8 bits with a scale for each token: the products are
+    /// of integers, which is faster with many tokens. For the CPU.
+    Int8W8a8 = 6,
 }
 
 /// The device class of an engine.
@@ -163,8 +168,8 @@ pub struct Loaded {
     engine: Arc<Engine>,
     architecture: CString,
     sampling: SamplingParams,
-    tokenizer: OnceLock<Result<Tokenizer>>,
-    template: OnceLock<Result<ChatTemplate>>,
+    tokenizer: OnceLock<Tokenizer>,
+    template: OnceLock<ChatTemplate>,
 }
 
 impl Loaded {
@@ -198,12 +203,12 @@ impl Loaded {
                 why: "the engine was built without one".to_owned(),
             }),
         };
-        self.tokenizer.get_or_init(load).as_ref().map_err(Clone::clone)
+        made(&self.tokenizer, load)
     }
 
     /// The engine's chat template; `NotFound` when it has none.
     pub(super) fn template(&self) -> Result<&ChatTemplate> {
-        self.template.get_or_init(|| self.load_template()).as_ref().map_err(Clone::clone)
+        made(&self.template, || self.load_template())
     }
 
     fn load_template(&self) -> Result<ChatTemplate> {
@@ -217,6 +222,14 @@ impl Loaded {
     fn info(&self) -> trtllm_engine_info {
         let plan = self.engine.plan();
         let model = &plan.model;
+        let own = match plan.precision {
+            Precision::F32 => trtllm_precision::F32,
+            Precision::Bf16 => trtllm_precision::Bf16,
+            Precision::F16 => trtllm_precision::F16,
+            Precision::Fp8 => trtllm_precision::Fp8,
+            Precision::Int8 => trtllm_precision::Int8,
+            Precision::Int8W8a8 => trtllm_precision::Int8W8a8,
+        };
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         trtllm_engine_info {
             architecture: self.architecture.as_ptr(),
@@ -229,14 +242,9 @@ impl Loaded {
             hidden_size: small(model.hidden_size),
             layers: small(model.layers),
             max_positions: small(model.max_positions),
-            precision: match plan.precision {
-                Precision::F32 => trtllm_precision::F32,
-                Precision::Bf16 => trtllm_precision::Bf16,
-                Precision::F16 => trtllm_precision::F16,
-                Precision::Fp8 => trtllm_precision::Fp8,
-            } as i32,
-            kv_precision: precision(plan.kv_groups.first().map(|group| group.dtype)) as i32,
-            head_precision: precision(plan.head().map(|weight| weight.dtype)) as i32,
+            precision: own as i32,
+            kv_precision: precision(plan.kv_groups.first().map(|group| group.dtype), own) as i32,
+            head_precision: precision(plan.head().map(|weight| weight.dtype), own) as i32,
             target: match plan.target {
                 Target::Cpu => trtllm_target::Cpu,
                 Target::Cuda => trtllm_target::Cuda,
@@ -245,13 +253,22 @@ impl Loaded {
     }
 }
 
-/// The precision that stores elements of a type.
-fn precision(dtype: Option<DType>) -> trtllm_precision {
+/// What is in `place`, made there if it was not. A failure is not kept: memory may be there the next time.
+fn made<T>(place: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match place.get() {
+        Some(made) => Ok(made),
+        None => make().map(|new| place.get_or_init(|| new)),
+    }
+}
+
+/// The precision that stores elements of a type in an engine of precision `own`.
+fn precision(dtype: Option<DType>, own: trtllm_precision) -> trtllm_precision {
     match dtype {
         Some(DType::F32) => trtllm_precision::F32,
         Some(DType::BF16) => trtllm_precision::Bf16,
         Some(DType::F16) => trtllm_precision::F16,
         Some(DType::E4M3) => trtllm_precision::Fp8,
+        Some(DType::I8) => own,
         Some(DType::I32) | None => trtllm_precision::Auto,
     }
 }

@@ -17,6 +17,7 @@ use super::sized::{self, Config, Growing};
 use super::status::trtllm_status;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, ExecutorConfig, ExecutorStats, Input, Request, RequestId, Response};
+use crate::types::heap;
 
 /// Stands for any request in `trtllm_executor_await`.
 pub const TRTLLM_ANY_REQUEST: u64 = 0;
@@ -233,7 +234,7 @@ impl Serving {
         }
     }
 
-    fn take(&self, request_id: u64, timeout_ms: i64, most: usize) -> Result<Vec<Response>> {
+    fn take(&self, request_id: u64, timeout_ms: i64) -> Result<Response> {
         let filter = (request_id != TRTLLM_ANY_REQUEST).then_some(RequestId(request_id));
         let timeout = match timeout_ms {
             TRTLLM_WAIT_FOREVER => None,
@@ -241,14 +242,16 @@ impl Serving {
                 Error::argument("timeout_ms", format!("is {ms}, not TRTLLM_WAIT_FOREVER or a number of milliseconds"))
             })?)),
         };
-        self.executor.await_responses(filter, timeout, most)
+        let responses = self.executor.await_responses(filter, timeout, 1)?;
+        responses.into_iter().next().ok_or_else(|| Error::internal("await", "no response and no error"))
     }
 }
 
 /// Lends a response to the caller's function.
 fn call(callback: &Callback, response: Response) {
     // The executor takes a panic here as the end of a client and cancels its request.
-    let handle = response::deliver(response).expect("2^24 handles are not alive at once");
+    let place = handle::reserve().expect("2^24 handles are not alive at once, and there is memory for one more");
+    let handle = response::deliver(response, place);
     // SAFETY: the C contract lets the function be called with its user data from any thread.
     during_callback(|| unsafe { (callback.function)(callback.user_data.pointer(), handle) });
     // The function may have destroyed its response itself, which is all the same.
@@ -363,7 +366,7 @@ pub unsafe extern "C" fn trtllm_executor_submit_text(
         let serving = handle::get(executor, "executor")?;
         // SAFETY: as the C contract says.
         let (text, place) = unsafe { (string(text, MAX_TEXT_BYTES, "text")?, output(request_id, "request_id")?) };
-        let mut request = Request::new(Input::Text(text.to_owned()));
+        let mut request = Request::new(Input::Text(heap::text(text, "text")?));
         request.sampling = match sampling.is_null() {
             true => serving.engine.sampling(),
             // SAFETY: as the C contract says.
@@ -403,9 +406,8 @@ pub unsafe extern "C" fn trtllm_executor_await(
         let serving = handle::get(executor, "executor")?;
         // SAFETY: as the C contract says.
         let place = unsafe { output(response, "response") }?;
-        let responses = serving.take(request_id, timeout_ms, 1)?;
-        let one = responses.into_iter().next().ok_or_else(|| Error::internal("await", "no response and no error"))?;
-        place.write(response::deliver(one)?);
+        let vacancy = handle::reserve()?;
+        place.write(response::deliver(serving.take(request_id, timeout_ms)?, vacancy));
         Ok(())
     })
 }
@@ -432,11 +434,20 @@ pub unsafe extern "C" fn trtllm_executor_await_many(
         if capacity == 0 {
             return Err(Error::argument("capacity", "is 0"));
         }
-        let taken = serving.take(request_id, timeout_ms, capacity)?;
-        let handles = taken.into_iter().map(response::deliver).collect::<Result<Vec<_>>>()?;
-        // SAFETY: the core took at most `capacity` responses, for which the caller has room.
-        unsafe { responses.copy_from_nonoverlapping(handles.as_ptr(), handles.len()) };
-        place.write(handles.len());
+        let first = handle::reserve()?;
+        let mut taken = 0;
+        let mut give = |response, vacancy| {
+            // SAFETY: the caller has room for `capacity` responses, and no more are taken.
+            unsafe { responses.add(taken).write(response::deliver(response, vacancy)) };
+            taken += 1;
+            taken < capacity
+        };
+        let mut goes_on = give(serving.take(request_id, timeout_ms)?, first);
+        // Whatever hinders the next one is told when somebody asks for it alone.
+        while let (true, Ok(vacancy)) = (goes_on, handle::reserve()) {
+            goes_on = serving.take(request_id, 0).is_ok_and(|response| give(response, vacancy));
+        }
+        place.write(taken);
         Ok(())
     })
 }
@@ -502,6 +513,6 @@ pub unsafe extern "C" fn trtllm_executor_iterations_json(
     boundary("trtllm_executor_iterations_json", || {
         let serving = handle::get(executor, "executor")?;
         // SAFETY: as the C contract says.
-        unsafe { self::buffer(buffer, capacity, length, TEXT) }?.write_text(&serving.executor.iterations_json())
+        unsafe { self::buffer(buffer, capacity, length, TEXT) }?.write_text(&serving.executor.iterations_json()?)
     })
 }

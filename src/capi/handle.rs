@@ -2,11 +2,14 @@
 //! never dereferenced, so whatever a caller passes is looked up and either found or refused.
 
 use std::any::Any;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::panic::may_panic;
 use crate::error::{Error, Result};
 
 const INDEX_BITS: u32 = 24;
@@ -41,14 +44,43 @@ static TABLE: RwLock<Table> = RwLock::new(Table { slots: Vec::new(), free: Vec::
 /// # Errors
 /// `OutOfMemory` when 2^24 handles are alive or the table cannot grow.
 pub(super) fn insert<H: Handle>(object: Arc<H::Object>) -> Result<*mut H> {
+    may_panic();
+    Ok(reserve()?.fill(object))
+}
+
+/// A place in the table for an object that must not be lost once it is there.
+///
+/// # Errors
+/// As [`insert`].
+pub(super) fn reserve<H: Handle>() -> Result<Vacancy<H>> {
     let mut table = TABLE.write();
     let index = match table.free.pop() {
         Some(index) => index,
         None => grow(&mut table, H::NAME)?,
     };
-    let slot = &mut table.slots[index];
-    slot.object = Some(object);
-    Ok(encode::<H>(index, slot.generation))
+    Ok(Vacancy { index, handle: PhantomData })
+}
+
+/// A reserved place; given back when it is dropped.
+pub(super) struct Vacancy<H> {
+    index: usize,
+    handle: PhantomData<H>,
+}
+
+impl<H: Handle> Vacancy<H> {
+    /// Gives `object` its handle.
+    pub(super) fn fill(self, object: Arc<H::Object>) -> *mut H {
+        let index = ManuallyDrop::new(self).index;
+        let slot = &mut TABLE.write().slots[index];
+        slot.object = Some(object);
+        encode::<H>(index, slot.generation)
+    }
+}
+
+impl<H> Drop for Vacancy<H> {
+    fn drop(&mut self) {
+        TABLE.write().free.push(self.index);
+    }
 }
 
 fn grow(table: &mut Table, name: &str) -> Result<usize> {
@@ -58,6 +90,9 @@ fn grow(table: &mut Table, name: &str) -> Result<usize> {
         return Err(refused("16777216 handles are alive"));
     }
     table.slots.try_reserve(1).map_err(|e| refused(&e.to_string()))?;
+    // Every slot can be free at once, so that giving a handle up takes no memory.
+    let free = table.slots.capacity() - table.free.len();
+    table.free.try_reserve(free).map_err(|e| refused(&e.to_string()))?;
     table.slots.push(Slot { generation: 1, object: None });
     Ok(index)
 }
@@ -76,6 +111,7 @@ pub(super) fn get<H: Handle>(handle: *const H, what: &str) -> Result<Arc<H::Obje
         let slot = table.slots.get(index).ok_or_else(|| invalid::<H>(what, "never existed"))?;
         check(slot, generation).map_err(|why| invalid::<H>(what, why))?
     };
+    may_panic();
     object.downcast().map_err(|_| invalid::<H>(what, "is of another type"))
 }
 
@@ -84,6 +120,7 @@ pub(super) fn get<H: Handle>(handle: *const H, what: &str) -> Result<Arc<H::Obje
 /// # Errors
 /// `InvalidHandle` as [`get`].
 pub(super) fn remove<H: Handle>(handle: *const H, what: &str) -> Result<Option<Arc<H::Object>>> {
+    may_panic();
     if handle.is_null() {
         return Ok(None);
     }
@@ -98,6 +135,8 @@ pub(super) fn remove<H: Handle>(handle: *const H, what: &str) -> Result<Option<A
         slot.generation = next;
         table.free.push(index);
     }
+    drop(table);
+    may_panic();
     Ok(Some(object))
 }
 

@@ -33,11 +33,17 @@ fn guarded<T>(function: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let _inside = Inside::enter();
     // Objects behind handles are only changed under their own locks, and the executor turns unhealthy by itself.
     catch_unwind(AssertUnwindSafe(|| {
-        #[cfg(test)]
-        tests::panic_when_armed();
+        may_panic();
         body()
     }))
     .unwrap_or_else(|payload| Err(Error::Panic { what: function.to_owned(), why: describe(payload) }))
+}
+
+/// A place in a call where a test can let it panic.
+#[inline]
+pub(super) fn may_panic() {
+    #[cfg(test)]
+    tests::panic_when_armed();
 }
 
 struct Inside;
@@ -98,21 +104,34 @@ pub(super) mod tests {
     use super::*;
     use crate::capi::status::trtllm_last_error_message;
 
-    thread_local! { static ARMED: Cell<bool> = const { Cell::new(false) }; }
+    thread_local! {
+        /// How many places this thread still passes before it panics.
+        static PLACES: Cell<Option<usize>> = const { Cell::new(None) };
+    }
 
     pub(super) fn panic_when_armed() {
-        assert!(!ARMED.get(), "injected panic");
+        match PLACES.get() {
+            None => {}
+            Some(0) => panic!("injected panic"),
+            Some(places) => PLACES.set(Some(places - 1)),
+        }
+    }
+
+    /// Runs `body` with a panic waiting behind the first `places` places that this thread passes; from then on it panics at
+    /// every place.
+    pub(crate) fn with_panic_behind<T>(places: usize, body: impl FnOnce() -> T) -> T {
+        PLACES.set(Some(places));
+        let result = body();
+        PLACES.set(None);
+        result
     }
 
     /// Runs `body` with a panic waiting inside every boundary of this thread.
     pub(crate) fn with_injected_panic<T>(body: impl FnOnce() -> T) -> T {
-        ARMED.set(true);
-        let result = body();
-        ARMED.set(false);
-        result
+        with_panic_behind(0, body)
     }
 
-    fn last_message() -> String {
+    pub(crate) fn last_message() -> String {
         // SAFETY: the function returns a NUL-terminated string that lives until this thread's next call.
         unsafe { std::ffi::CStr::from_ptr(trtllm_last_error_message()) }.to_string_lossy().into_owned()
     }

@@ -18,6 +18,7 @@ use super::status::trtllm_status;
 use crate::error::{Error, Result};
 use crate::executor::{Input, Request};
 use crate::sampling::{LogitBias, SamplingParams};
+use crate::types::heap;
 
 /// Most stop strings, stop sequences or logit biases of one request.
 const MAX_LIST: usize = 4096;
@@ -88,11 +89,23 @@ impl Draft {
 
     /// The request to submit; `defaults` are the engine's generation defaults.
     pub(super) fn request(&self, defaults: impl FnOnce() -> SamplingParams) -> Result<Request> {
-        let input = self.input.clone().ok_or_else(|| Error::argument("request", "has no text, tokens or chat"))?;
+        let input =
+            match self.input.as_ref().ok_or_else(|| Error::argument("request", "has no text, tokens or chat"))? {
+                Input::Text(text) => Input::Text(heap::text(text, "text")?),
+                Input::Tokens(tokens) => Input::Tokens(heap::copy(tokens, "tokens")?),
+                Input::Chat(messages) => Input::Chat(heap::text(messages, "messages")?),
+            };
+        // Neither holds lists.
         let mut sampling = self.sampling.clone().unwrap_or_else(defaults);
-        sampling.stop_strings.extend_from_slice(&self.stop_strings);
-        sampling.stop_sequences.extend_from_slice(&self.stop_sequences);
-        sampling.logit_bias.extend_from_slice(&self.logit_bias);
+        sampling.stop_strings = heap::vector(self.stop_strings.len(), "stop strings")?;
+        for text in &self.stop_strings {
+            sampling.stop_strings.push(heap::text(text, "stop string")?);
+        }
+        sampling.stop_sequences = heap::vector(self.stop_sequences.len(), "stop sequences")?;
+        for tokens in &self.stop_sequences {
+            sampling.stop_sequences.push(heap::copy(tokens, "stop sequence")?);
+        }
+        sampling.logit_bias = heap::copy(&self.logit_bias, "logit biases")?;
         Ok(Request {
             input,
             sampling,
@@ -143,7 +156,7 @@ pub unsafe extern "C" fn trtllm_request_set_text(
 ) -> trtllm_status {
     change(request, "trtllm_request_set_text", |draft| {
         // SAFETY: as the C contract says.
-        draft.input = Some(Input::Text(unsafe { self::text(text, length, "text") }?.to_owned()));
+        draft.input = Some(Input::Text(heap::text(unsafe { self::text(text, length, "text") }?, "text")?));
         Ok(())
     })
 }
@@ -160,7 +173,8 @@ pub unsafe extern "C" fn trtllm_request_set_tokens(
 ) -> trtllm_status {
     change(request, "trtllm_request_set_tokens", |draft| {
         // SAFETY: as the C contract says.
-        draft.input = Some(Input::Tokens(unsafe { array(tokens, count, MAX_ELEMENTS, "tokens") }?.to_vec()));
+        let tokens = unsafe { array(tokens, count, MAX_ELEMENTS, "tokens") }?;
+        draft.input = Some(Input::Tokens(heap::copy(tokens, "tokens")?));
         Ok(())
     })
 }
@@ -178,7 +192,7 @@ pub unsafe extern "C" fn trtllm_request_set_chat(
 ) -> trtllm_status {
     change(request, "trtllm_request_set_chat", |draft| {
         // SAFETY: as the C contract says.
-        draft.input = Some(Input::Chat(unsafe { text(messages, length, "messages") }?.to_owned()));
+        draft.input = Some(Input::Chat(heap::text(unsafe { text(messages, length, "messages") }?, "messages")?));
         Ok(())
     })
 }
@@ -219,7 +233,7 @@ pub unsafe extern "C" fn trtllm_request_add_stop_string(
         if text.is_empty() {
             return Err(Error::argument("text", "is empty"));
         }
-        push(&mut draft.stop_strings, text.to_owned(), "stop strings")
+        push(&mut draft.stop_strings, heap::text(text, "stop string")?, "stop strings")
     })
 }
 
@@ -239,7 +253,7 @@ pub unsafe extern "C" fn trtllm_request_add_stop_tokens(
         if tokens.is_empty() {
             return Err(Error::argument("count", "is 0"));
         }
-        push(&mut draft.stop_sequences, tokens.to_vec(), "stop sequences")
+        push(&mut draft.stop_sequences, heap::copy(tokens, "stop sequence")?, "stop sequences")
     })
 }
 
@@ -355,6 +369,5 @@ fn push<T>(list: &mut Vec<T>, item: T, what: &str) -> Result<()> {
     if list.len() == MAX_LIST {
         return Err(Error::argument("request", format!("already has {MAX_LIST} {what}")));
     }
-    list.push(item);
-    Ok(())
+    heap::push(list, item, what)
 }

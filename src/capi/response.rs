@@ -2,15 +2,17 @@
 //! a request of several sequences marks the end of each by `finish_reason` and its own end by `last`.
 
 use std::ffi::c_char;
+use std::mem::offset_of;
 use std::ptr;
 use std::sync::Arc;
 
 use super::argument::{TEXT, buffer};
-use super::handle::{self, Handle};
+use super::handle::{self, Handle, Vacancy};
 use super::panic::{boundary, boundary_or};
 use super::sized::{self, Growing};
 use super::status::trtllm_status;
 use crate::executor::{FinishReason, RequestStats, Response};
+use crate::sampling::TokenLogprob;
 
 /// A response (handle).
 pub struct trtllm_response {
@@ -159,28 +161,24 @@ pub struct Delivered {
     text: String,
     /// The error's text and a NUL.
     error_message: String,
-    logprobs: Vec<trtllm_token_logprob>,
-    top_logprobs: Vec<trtllm_token_logprob>,
-    top_logprobs_per_token: usize,
 }
+
+// Log-probabilities are shown where they lie.
+const _: () = assert!(
+    size_of::<TokenLogprob>() == size_of::<trtllm_token_logprob>()
+        && offset_of!(TokenLogprob, token) == offset_of!(trtllm_token_logprob, token)
+        && offset_of!(TokenLogprob, logprob) == offset_of!(trtllm_token_logprob, logprob)
+);
 
 impl Delivered {
     pub(super) fn new(mut response: Response) -> Self {
+        // The executor leaves room for the NUL.
         let mut text = std::mem::take(&mut response.text);
         text.push('\0');
         let mut error_message = response.error.as_ref().map(ToString::to_string).unwrap_or_default();
         error_message.retain(|c| c != '\0');
         error_message.push('\0');
-        let logprobs = response.logprobs.iter().map(|info| entry(info.chosen.token, info.chosen.logprob)).collect();
-        let top_logprobs_per_token = response.logprobs.iter().map(|info| info.top.len()).max().unwrap_or(0);
-        let missing = entry(u32::MAX, f32::NEG_INFINITY);
-        let top_logprobs = response
-            .logprobs
-            .iter()
-            .flat_map(|info| (0..top_logprobs_per_token).map(move |i| info.top.get(i)))
-            .map(|top| top.map_or(missing, |top| entry(top.token, top.logprob)))
-            .collect();
-        Self { response, text, error_message, logprobs, top_logprobs, top_logprobs_per_token }
+        Self { response, text, error_message }
     }
 
     fn view(&self) -> trtllm_response_view {
@@ -191,9 +189,9 @@ impl Delivered {
             text_length: self.text.len() - 1,
             tokens: start(&response.tokens),
             token_count: response.tokens.len(),
-            logprobs: start(&self.logprobs),
-            top_logprobs: start(&self.top_logprobs),
-            top_logprobs_per_token: self.top_logprobs_per_token,
+            logprobs: start(&response.logprobs.chosen).cast(),
+            top_logprobs: start(&response.logprobs.top).cast(),
+            top_logprobs_per_token: response.logprobs.top_per_token,
             context_logits: start(&response.context_logits),
             context_logits_count: response.context_logits.len(),
             generation_logits: start(&response.generation_logits),
@@ -206,10 +204,6 @@ impl Delivered {
             last: i32::from(response.last),
         }
     }
-}
-
-fn entry(token: u32, logprob: f32) -> trtllm_token_logprob {
-    trtllm_token_logprob { token, logprob }
 }
 
 fn start<T>(items: &[T]) -> *const T {
@@ -293,9 +287,9 @@ pub extern "C" fn trtllm_finish_reason_name(finish_reason: i32) -> *const c_char
     })
 }
 
-/// Gives a response to C.
-pub(super) fn deliver(response: Response) -> crate::error::Result<*mut trtllm_response> {
-    handle::insert(Arc::new(Delivered::new(response)))
+/// Gives a response to C in a place that waits for it: a response that was taken must not be lost.
+pub(super) fn deliver(response: Response, place: Vacancy<trtllm_response>) -> *mut trtllm_response {
+    place.fill(Arc::new(Delivered::new(response)))
 }
 
 #[cfg(test)]
@@ -306,7 +300,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::executor::RequestId;
-    use crate::sampling::{TokenInfo, TokenLogprob};
+    use crate::sampling::Logprobs;
 
     fn response() -> Response {
         let logprob = |token, logprob| TokenLogprob { token, logprob };
@@ -315,10 +309,11 @@ mod tests {
             sequence: 1,
             text: "tea".to_owned(),
             tokens: vec![5, 6],
-            logprobs: vec![
-                TokenInfo { chosen: logprob(5, -0.5), top: vec![logprob(5, -0.5), logprob(7, -1.0)] },
-                TokenInfo { chosen: logprob(6, -2.0), top: vec![logprob(8, -0.1)] },
-            ],
+            logprobs: Logprobs {
+                chosen: vec![logprob(5, -0.5), logprob(6, -2.0)],
+                top: vec![logprob(5, -0.5), logprob(7, -1.0), logprob(8, -0.1), logprob(9, -0.2)],
+                top_per_token: 2,
+            },
             context_logits: Vec::new(),
             generation_logits: vec![0.0; 4],
             finish: Some(FinishReason::Error),
@@ -339,7 +334,7 @@ mod tests {
         };
         assert_eq!((text, view.text_length), (c"tea", 3));
         assert_eq!(message, c"numeric failure in request 9: NaN");
-        assert_eq!(top.iter().map(|t| t.token).collect::<Vec<_>>(), [5, 7, 8, u32::MAX]);
+        assert_eq!(top.iter().map(|t| t.token).collect::<Vec<_>>(), [5, 7, 8, 9]);
         assert_eq!((view.token_count, view.generation_logits_count), (2, 4));
         assert!(view.context_logits.is_null());
         assert_eq!((view.request_id, view.sequence, view.last), (9, 1, 1));

@@ -89,8 +89,9 @@ pub(super) unsafe fn write<T: Growing>(
     Ok(())
 }
 
+/// Every version's size is a multiple of the alignment: another one would cut a field in two.
 fn check_size<T: Growing>(size: usize, what: &str) -> Result<()> {
-    if (T::OLDEST_SIZE..=MAX_SIZE).contains(&size) {
+    if (T::OLDEST_SIZE..=MAX_SIZE).contains(&size) && size.is_multiple_of(align_of::<T>()) {
         return Ok(());
     }
     Err(Error::argument(what, format!("is {size}, expected {}", size_of::<T>())))
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn sizes_of_no_version_are_refused() {
-        for size in [0, 8, 15, MAX_SIZE as u64 + 1, u64::MAX] {
+        for size in [0, 8, 15, 17, 23, 25, MAX_SIZE as u64 + 1, u64::MAX] {
             let error = why(read_words(&[size, 5, 6]));
             assert_eq!(error, format!("invalid argument `config.struct_size`: is {size}, expected 24"));
         }

@@ -2,12 +2,16 @@
 
 mod fields;
 mod gated;
+mod gemma2;
+mod gemma3;
 mod generation;
 mod gpt2;
 mod llama;
 mod mistral;
+mod phi3;
 mod quantization;
 mod qwen2;
+mod qwen3;
 mod rope;
 
 use super::source::SCALE_BLOCK;
@@ -16,7 +20,7 @@ use crate::types::{Activation, DType};
 use fields::Fields;
 
 pub use generation::GenerationDefaults;
-pub use rope::{RopeConfig, RopeScaling, Yarn};
+pub use rope::{LongRope, RopeConfig, RopeScaling, Yarn};
 
 /// Largest `config.json` or `generation_config.json` that is read, in bytes.
 pub const MAX_CONFIG_BYTES: usize = 4 << 20;
@@ -30,10 +34,10 @@ const MAX_VOCAB: u64 = 1 << 24;
 const MAX_POSITIONS: u64 = 1 << 27;
 
 /// How attention scores are scaled, beside the learned parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionScale {
-    /// Divide by the square root of the head size.
-    pub by_head_dim: bool,
+    /// Divide by the square root of this positive number, most often the head size.
+    pub by_root_of: f64,
     /// Divide the scores of layer `i` by `i + 1`.
     pub by_layer: bool,
 }
@@ -58,6 +62,9 @@ pub struct ModelConfig {
     pub windows: Vec<Option<usize>>,
     /// Most positions the model was made for.
     pub max_positions: usize,
+    /// Positions that are in use, at most `max_positions` and as many unless someone asks for fewer: what a model has for
+    /// short and for long contexts is chosen by this number alone, never by how long a request has become.
+    pub served_positions: usize,
     pub activation: Activation,
     pub norm_eps: f32,
     /// The output head is the embedding table.
@@ -67,8 +74,13 @@ pub struct ModelConfig {
     /// All projections of the feed-forward layers have biases.
     pub mlp_bias: bool,
     pub attention_scale: AttentionScale,
+    /// Soft caps of attention scores and of logits; positive.
+    pub attention_soft_cap: Option<f32>,
+    pub logit_soft_cap: Option<f32>,
     /// `None` for families with learned positions.
     pub rope: Option<RopeConfig>,
+    /// Of the layers with a window, where theirs is another one.
+    pub local_rope: Option<RopeConfig>,
     /// Ids below `vocab_size` that end a generation; those of `generation_config.json` win over those of `config.json`.
     pub eos_token_ids: Vec<u32>,
     pub bos_token_id: Option<u32>,
@@ -79,15 +91,27 @@ pub struct ModelConfig {
 type Reader = fn(&Fields) -> Result<ModelConfig>;
 
 /// Readers by architecture and by the `model_type` that stands in when `architectures` is absent.
-const FAMILIES: [(&str, &str, Reader); 4] = [
+const FAMILIES: [(&str, &str, Reader); 8] = [
     ("LlamaForCausalLM", "llama", llama::read),
     ("Qwen2ForCausalLM", "qwen2", qwen2::read),
+    ("Qwen3ForCausalLM", "qwen3", qwen3::read),
     ("MistralForCausalLM", "mistral", mistral::read),
+    ("Phi3ForCausalLM", "phi3", phi3::read),
+    ("Gemma2ForCausalLM", "gemma2", gemma2::read),
+    ("Gemma3ForCausalLM", "gemma3_text", gemma3::read),
     ("GPT2LMHeadModel", "gpt2", gpt2::read),
 ];
 
 /// Architectures that [`ModelConfig::parse`] reads.
-pub const ARCHITECTURES: [&str; 4] = [FAMILIES[0].0, FAMILIES[1].0, FAMILIES[2].0, FAMILIES[3].0];
+pub const ARCHITECTURES: [&str; FAMILIES.len()] = {
+    let mut names = [""; FAMILIES.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = FAMILIES[at].0;
+        at += 1;
+    }
+    names
+};
 
 impl ModelConfig {
     /// Reads the bytes of `config.json` and, when there is one, of `generation_config.json`.

@@ -42,6 +42,11 @@ fn convert(bytes: &[u8], dtype: DType, out: &mut [f32]) {
                 *out = e4m3::decode(*element);
             }
         }
+        DType::I8 => {
+            for (element, out) in bytes.iter().zip(out) {
+                *out = f32::from(element.cast_signed());
+            }
+        }
         DType::F32 | DType::I32 => {
             for (element, out) in bytes.as_chunks::<4>().0.iter().zip(out) {
                 *out = f32::from_le_bytes(*element);

@@ -20,6 +20,14 @@ pub(super) struct WeightFiles {
     pub(super) index: HashMap<String, usize>,
 }
 
+impl WeightFiles {
+    /// A checkpoint of one file.
+    pub(super) fn single(shard: Shard) -> Self {
+        let index = shard.tensors.keys().map(|name| (name.clone(), 0)).collect();
+        Self { shards: vec![shard], index }
+    }
+}
+
 #[derive(Deserialize)]
 struct Index {
     weight_map: Entries<String>,
@@ -32,9 +40,7 @@ pub(super) fn weight_files(folder: &Path) -> Result<WeightFiles> {
     }
     let single = folder.join("model.safetensors");
     let single = if single.is_file() { single } else { lone_safetensors(folder)? };
-    let shards = vec![Shard::open(&single)?];
-    let index = shards[0].tensors.keys().map(|name| (name.clone(), 0)).collect();
-    Ok(WeightFiles { shards, index })
+    Ok(WeightFiles::single(Shard::open(&single)?))
 }
 
 fn sharded(folder: &Path, json: &[u8]) -> Result<WeightFiles> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use safetensors::Dtype;
 
 use super::convert::convert_block;
-use super::files::{MIB, read_small, refuse_file, weight_files};
+use super::files::{MIB, WeightFiles, read_small, refuse_file, weight_files};
 use super::safetensors::{Shard, Tensor};
 use super::scales::{SUFFIXES, apply, scales};
 use super::source::{Scales, WeightSource, matrix};
@@ -51,6 +51,25 @@ impl Folder {
             tokenizer: read_small(path, "tokenizer.json", 64 * MIB)?,
             tokenizer_config: read_small(path, "tokenizer_config.json", 4 * MIB)?,
             chat_template: read_small(path, "chat_template.jinja", MIB / 4)?,
+            tensors: weights.index,
+            shards: weights.shards,
+            scales: HashMap::new(),
+        };
+        folder.with_scales()
+    }
+
+    /// A checkpoint of `config.json` and one safetensors file, both in memory.
+    ///
+    /// # Errors
+    /// As [`Folder::open`], for what is in the files.
+    pub fn in_memory(config: Vec<u8>, safetensors: Vec<u8>) -> Result<Self> {
+        let weights = WeightFiles::single(Shard::in_memory(Path::new("model.safetensors"), safetensors)?);
+        let folder = Self {
+            config,
+            generation_config: None,
+            tokenizer: None,
+            tokenizer_config: None,
+            chat_template: None,
             tensors: weights.index,
             shards: weights.shards,
             scales: HashMap::new(),

@@ -14,7 +14,8 @@ mod source;
 mod tests;
 
 pub use config::{
-    ARCHITECTURES, AttentionScale, GenerationDefaults, MAX_CONFIG_BYTES, ModelConfig, RopeConfig, RopeScaling, Yarn,
+    ARCHITECTURES, AttentionScale, GenerationDefaults, LongRope, MAX_CONFIG_BYTES, ModelConfig, RopeConfig,
+    RopeScaling, Yarn,
 };
 pub use dummy::Dummy;
 pub use folder::Folder;

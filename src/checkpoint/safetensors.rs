@@ -1,8 +1,9 @@
-//! One safetensors file, mapped. Its header is checked in full before a byte of a tensor is touched, with errors that name
+//! One safetensors file, mapped or in memory. Its header is checked in full before a byte of a tensor is touched, with errors that name
 //! the tensor (the crate's own reader names none and keeps the last of two tensors of one name).
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -25,11 +26,29 @@ pub(super) struct Tensor {
     end: usize,
 }
 
-/// A mapped file and its tensors.
+/// The bytes of a file.
+#[derive(Debug)]
+enum Content {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Content::Mapped(map) => map,
+            Content::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// A file and its tensors.
 #[derive(Debug)]
 pub(super) struct Shard {
     path: PathBuf,
-    map: Mmap,
+    content: Content,
     pub(super) tensors: HashMap<String, Tensor>,
 }
 
@@ -50,15 +69,24 @@ impl Shard {
         // read stops the reader.
         let map =
             unsafe { Mmap::map(&file) }.map_err(|error| Error::io(format!("{} (map)", path.display()), &error))?;
+        Self::parse(path, Content::Mapped(map))
+    }
+
+    /// As [`Shard::open`], of a file whose bytes are here; errors call it `path`.
+    pub(super) fn in_memory(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        Self::parse(path, Content::Owned(bytes))
+    }
+
+    fn parse(path: &Path, content: Content) -> Result<Self> {
         let name = path.display().to_string();
-        if map.starts_with(b"GGUF") {
+        if content.starts_with(b"GGUF") {
             return Err(Error::UnsupportedFormat { what: name, why: "this is a GGUF file, not safetensors".into() });
         }
-        let tensors = parse(&map).map_err(|(tensor, why)| match tensor {
+        let tensors = parse(&content).map_err(|(tensor, why)| match tensor {
             Some(tensor) => Error::InvalidCheckpoint { what: format!("{name}: tensor `{tensor}`"), why },
             None => Error::InvalidCheckpoint { what: name, why },
         })?;
-        Ok(Self { path: path.to_path_buf(), map, tensors })
+        Ok(Self { path: path.to_path_buf(), content, tensors })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -67,7 +95,7 @@ impl Shard {
 
     /// The tensor's bytes: as many as its shape and dtype need.
     pub(super) fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        &self.map[tensor.start..tensor.end]
+        &self.content[tensor.start..tensor.end]
     }
 }
 

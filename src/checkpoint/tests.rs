@@ -55,8 +55,16 @@ fn tensors_of_every_float_type_are_read_by_blocks() {
         tensor("none", "F32", "[0,4]", 104, 104),
     ]);
     let checkpoint = Checkpoint::new();
-    checkpoint.file("model.safetensors", &safetensors(&header, &[f32s, f16s, bf16s, vec![0; 8]].concat()));
+    let file = safetensors(&header, &[f32s, f16s, bf16s, vec![0; 8]].concat());
+    checkpoint.file("model.safetensors", &file);
     let folder = checkpoint.open().expect("opens");
+    let memory = Folder::in_memory(folder.config.clone(), file).expect("opens");
+    for name in ["full", "half"] {
+        let mut blocks = [[0.0; 4], [1.0; 4]];
+        folder.read(name, 1..3, 1..3, &mut blocks[0]).expect("reads");
+        memory.read(name, 1..3, 1..3, &mut blocks[1]).expect("reads");
+        assert_eq!(blocks[0], blocks[1]);
+    }
     assert_eq!(folder.shape("half"), Some(vec![3, 4]));
     assert_eq!(folder.shape("missing"), None);
     for name in ["full", "half"] {

@@ -7,12 +7,12 @@ use crate::types::{DType, Op};
 ///
 /// A CPU computes with f32 throughout. On CUDA the residual stream stays f32 (embeddings, sums, the rows gathered from
 /// them), as do rotary angles; everything else has the precision's 16 bits. The plan output `logits` is f32 whatever
-/// this rule says.
+/// this rule says, and so is what a soft cap makes them from.
 #[must_use]
 pub fn value_dtype(target: Target, precision: Precision, op: &Op, index: usize, input: Option<DType>) -> DType {
     match (target, op, index) {
         (Target::Cpu, ..)
-        | (_, Op::Embedding | Op::PositionEmbedding | Op::Add | Op::RopeAngles { .. }, _)
+        | (_, Op::Embedding { .. } | Op::PositionEmbedding | Op::Add | Op::RopeAngles { .. }, _)
         | (_, Op::AddRmsNorm { .. } | Op::AddLayerNorm { .. }, 0) => DType::F32,
         (_, Op::GatherRows, _) => input.unwrap_or(DType::F32),
         _ => precision.base(),

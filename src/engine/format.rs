@@ -160,26 +160,24 @@ impl Header {
 
     /// The header's bytes, checksum included.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let target = match self.target {
             Target::Cpu => TARGET_CPU,
             Target::Cuda => TARGET_CUDA,
         };
-        let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&(self.sections.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&self.file_bytes().to_le_bytes());
-        bytes.extend_from_slice(&[0; 8]);
-        bytes.extend_from_slice(&target.to_le_bytes());
-        bytes.resize(TABLE_AT, 0);
-        for section in &self.sections {
-            bytes.extend_from_slice(&u64::from(section.kind.code()).to_le_bytes());
-            bytes.extend_from_slice(&section.offset.to_le_bytes());
-            bytes.extend_from_slice(&section.bytes.to_le_bytes());
-            bytes.extend_from_slice(&section.checksum.to_le_bytes());
+        let mut bytes = [0; HEADER_BYTES];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, &MAGIC);
+        put(8, &VERSION.to_le_bytes());
+        put(12, &(self.sections.len() as u32).to_le_bytes());
+        put(16, &self.file_bytes().to_le_bytes());
+        put(32, &target.to_le_bytes());
+        for (index, section) in self.sections.iter().enumerate() {
+            let fields = [u64::from(section.kind.code()), section.offset, section.bytes, section.checksum];
+            for (word, field) in fields.iter().enumerate() {
+                put(TABLE_AT + index * ENTRY_BYTES + 8 * word, &field.to_le_bytes());
+            }
         }
-        bytes.resize(HEADER_BYTES, 0);
         let checksum = xxh3_64(&bytes);
         bytes[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -201,7 +199,7 @@ impl Header {
         check_header_sum(bytes)?;
         let header = Self { target: read_target(bytes)?, sections: read_table(bytes)? };
         header.check_layout(file_bytes)?;
-        if header.encode() != bytes {
+        if header.encode() != *bytes {
             return Err(corrupt("reserved bytes are not zero"));
         }
         Ok(header)

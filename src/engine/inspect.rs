@@ -16,7 +16,7 @@ use crate::types::{AttentionSpec, DType, Op};
 /// # Errors
 /// As [`super::Engine::open`], for everything but the weights.
 pub fn inspect(path: &Path) -> Result<String> {
-    let front = Front::read(path).map_err(|error| error.within(&path.display().to_string()))?;
+    let front = Front::open(path).map_err(|error| error.within(&path.display().to_string()))?;
     Ok(describe(&front.header, &front.plan, front.texts[SectionKind::Record.index()].as_deref()))
 }
 

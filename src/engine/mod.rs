@@ -22,7 +22,7 @@ pub use inspect::inspect;
 pub use plan::{
     BLOCK_TOKENS, KvGroup, Limits, ModelInfo, Output, Plan, Precision, Rows, Slot, Step, Target, Value, View,
 };
-pub use read::{Engine, OpenOptions};
+pub use read::{Engine, OpenOptions, verify};
 pub use storage::{Disk, Storage, StoredFile};
 pub use weight::{Granularity, PANEL, Packing, SCALE_BLOCK, ScaleSpec, WeightSpec};
 pub use weights::{LoadMode, Progress};

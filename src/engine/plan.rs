@@ -35,6 +35,11 @@ pub enum Precision {
     F16,
     /// Linear weights are e4m3 with scales; everything else is as in [`Precision::Bf16`].
     Fp8,
+    /// Linear weights are i8 with a scale for each row; everything else is as in [`Precision::Bf16`].
+    Int8,
+    /// As [`Precision::Int8`], and linear layers round each row of their input to 8 bits, so that they multiply integers.
+    #[serde(rename = "int8_w8a8")]
+    Int8W8a8,
 }
 
 impl Precision {
@@ -46,15 +51,16 @@ impl Precision {
             Precision::Bf16 => DType::BF16,
             Precision::F16 => DType::F16,
             Precision::Fp8 => DType::E4M3,
+            Precision::Int8 | Precision::Int8W8a8 => DType::I8,
         }
     }
 
     /// Element type of what is not quantised: tables, activations that are not the residual stream, the KV cache and the
-    /// head unless fp8 was asked for.
+    /// head unless it was asked to be as narrow as the other matrices.
     #[must_use]
     pub fn base(self) -> DType {
         match self {
-            Precision::Fp8 => DType::BF16,
+            Precision::Fp8 | Precision::Int8 | Precision::Int8W8a8 => DType::BF16,
             other => other.matrix(),
         }
     }
@@ -67,6 +73,8 @@ impl std::fmt::Display for Precision {
             Precision::Bf16 => "bf16",
             Precision::F16 => "f16",
             Precision::Fp8 => "fp8",
+            Precision::Int8 => "int8",
+            Precision::Int8W8a8 => "int8_w8a8",
         })
     }
 }
@@ -204,6 +212,13 @@ impl Plan {
     pub fn head(&self) -> Option<&WeightSpec> {
         let last = self.steps.iter().rev().find(|step| matches!(step.op, Op::Linear { .. }))?;
         self.weights.get(*last.weights.first()?)
+    }
+
+    /// Parts of a row, each as long as the gain, that a norm step treats by themselves.
+    #[must_use]
+    pub fn norm_groups(&self, step: &Step) -> usize {
+        let gain = step.weights.first().map_or(1, |gain| self.weights[*gain].shape[0]);
+        step.inputs[0].columns / gain.max(1)
     }
 
     /// Bytes of the weight section: where the last weight ends.

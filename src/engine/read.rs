@@ -1,6 +1,7 @@
 //! Opens an engine: header, sections and plan are checked before memory for the weights is asked for.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use super::format::{HEADER_BYTES, Header, Section, SectionKind};
 use super::weights::{self, LoadMode, Progress, Weights};
 use super::{Plan, inspect};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// An engine in memory. It is read-only and may be shared by threads.
 #[derive(Debug)]
@@ -46,10 +48,10 @@ impl Engine {
     }
 
     fn load(path: &Path, options: OpenOptions, progress: Progress<'_>) -> Result<Self> {
-        let front = Front::read(path)?;
+        let front = Front::open(path)?;
         let section = front.section(SectionKind::Weights)?;
         let OpenOptions { mode, verify_weights } = options;
-        let weights = weights::load(&front.file, section, &front.plan, mode, verify_weights, progress)?;
+        let weights = weights::load(&front.source, section, &front.plan, mode, verify_weights, progress)?;
         let Front { header, plan, texts, .. } = front;
         Ok(Self { header, plan, texts, weights, mode })
     }
@@ -135,28 +137,74 @@ impl Engine {
     }
 }
 
+/// The plan of an engine in memory, every byte of which is checked as by [`Engine::open`].
+///
+/// # Errors
+/// As [`Engine::open`], for everything but the file.
+pub fn verify(engine: &[u8]) -> Result<Plan> {
+    let front = Front::read(engine, engine.len() as u64)?;
+    let section = front.section(SectionKind::Weights)?;
+    weights::verify(&engine[section.offset as usize..section.end() as usize], &front.plan)?;
+    Ok(front.plan)
+}
+
 /// Contents of the small sections, by kind.
 type Texts = [Option<Vec<u8>>; SectionKind::ALL.len()];
 
+/// What an engine is read from.
+pub(super) trait Source {
+    /// Fills `bytes` from `offset` on.
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, bytes, offset)
+    }
+}
+
+impl Source for &[u8] {
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.get(start..).unwrap_or_default().read_exact(bytes)
+    }
+}
+
 /// Everything but the weights, read and checked.
-pub(super) struct Front {
-    pub(super) file: File,
+pub(super) struct Front<S> {
+    pub(super) source: S,
     pub(super) header: Header,
     pub(super) plan: Plan,
     pub(super) texts: Texts,
 }
 
-impl Front {
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let (file, header) = open_header(path)?;
-        check_padding(&file, &header)?;
+impl Front<File> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let kind = std::fs::metadata(path).map_err(|error| Error::io("engine file", &error))?;
+        if !kind.is_file() {
+            return Err(Error::UnsupportedFormat {
+                what: "engine file".into(),
+                why: "this is not a regular file".into(),
+            });
+        }
+        let file = File::open(path).map_err(|error| Error::io("engine file", &error))?;
+        let bytes = file.metadata().map_err(|error| Error::io("engine file", &error))?.len();
+        Self::read(file, bytes)
+    }
+}
+
+impl<S: Source> Front<S> {
+    /// Reads a source of so many bytes.
+    fn read(source: S, bytes: u64) -> Result<Self> {
+        let header = read_header(&source, bytes)?;
+        check_padding(&source, &header)?;
         let mut texts = Texts::default();
         for section in header.sections.iter().filter(|section| section.kind != SectionKind::Weights) {
-            texts[section.kind.index()] = Some(read_section(&file, section)?);
+            texts[section.kind.index()] = Some(read_section(&source, section)?);
         }
         let plan = texts[SectionKind::Plan.index()].take().unwrap_or_default();
         let plan = parse_plan(&plan)?;
-        let front = Self { file, header, plan, texts };
+        let front = Self { source, header, plan, texts };
         let weights = front.section(SectionKind::Weights)?;
         if weights.bytes != front.plan.weights_bytes() || weights.checksum != 0 {
             return Err(corrupt("weights", "the section is not what the plan says"));
@@ -179,31 +227,24 @@ pub(super) fn parse_plan(json: &[u8]) -> Result<Plan> {
     Ok(plan)
 }
 
-fn open_header(path: &Path) -> Result<(File, Header)> {
-    let kind = std::fs::metadata(path).map_err(|error| Error::io("engine file", &error))?;
-    if !kind.is_file() {
-        return Err(Error::UnsupportedFormat { what: "engine file".into(), why: "this is not a regular file".into() });
-    }
-    let file = File::open(path).map_err(|error| Error::io("engine file", &error))?;
-    let file_bytes = file.metadata().map_err(|error| Error::io("engine file", &error))?.len();
+fn read_header(source: &impl Source, file_bytes: u64) -> Result<Header> {
     let mut bytes = [0; HEADER_BYTES];
     let length = bytes.len().min(file_bytes as usize);
-    read_at(&file, &mut bytes[..length], 0)?;
-    let header = match length {
-        HEADER_BYTES => Header::decode(&bytes, file_bytes)?,
-        _ if bytes.starts_with(&super::format::MAGIC) => return Err(corrupt("header", "the file is truncated")),
-        _ => return Err(Error::UnsupportedFormat { what: "header".into(), why: "this is not an engine file".into() }),
-    };
-    Ok((file, header))
+    read_at(source, &mut bytes[..length], 0)?;
+    match length {
+        HEADER_BYTES => Header::decode(&bytes, file_bytes),
+        _ if bytes.starts_with(&super::format::MAGIC) => Err(corrupt("header", "the file is truncated")),
+        _ => Err(Error::UnsupportedFormat { what: "header".into(), why: "this is not an engine file".into() }),
+    }
 }
 
 /// The few bytes between two sections are zero.
-fn check_padding(file: &File, header: &Header) -> Result<()> {
+fn check_padding(source: &impl Source, header: &Header) -> Result<()> {
     for pair in header.sections.windows(2) {
         let mut padding = [0; 4096];
         let (end, start) = (pair[0].end(), pair[1].offset);
         let padding = &mut padding[..(start - end) as usize];
-        read_at(file, padding, end)?;
+        read_at(source, padding, end)?;
         if padding.iter().any(|byte| *byte != 0) {
             return Err(corrupt(pair[1].kind.name(), "the padding before it is not zero"));
         }
@@ -211,23 +252,19 @@ fn check_padding(file: &File, header: &Header) -> Result<()> {
     Ok(())
 }
 
-fn read_section(file: &File, section: &Section) -> Result<Vec<u8>> {
+fn read_section(source: &impl Source, section: &Section) -> Result<Vec<u8>> {
     let length = section.bytes as usize;
-    let mut content = Vec::new();
-    content.try_reserve_exact(length).map_err(|error| Error::OutOfMemory {
-        what: section.kind.name().into(),
-        why: format!("{length} bytes: {error}"),
-    })?;
+    let mut content = heap::vector(length, section.kind.name())?;
     content.resize(length, 0);
-    read_at(file, &mut content, section.offset)?;
+    read_at(source, &mut content, section.offset)?;
     match xxh3_64(&content) == section.checksum {
         true => Ok(content),
         false => Err(corrupt(section.kind.name(), "its checksum does not match")),
     }
 }
 
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<()> {
-    file.read_exact_at(bytes, offset).map_err(|error| Error::io("engine file (read)", &error))
+fn read_at(source: &impl Source, bytes: &mut [u8], offset: u64) -> Result<()> {
+    source.read_exact_at(bytes, offset).map_err(|error| Error::io("engine file (read)", &error))
 }
 
 fn corrupt(what: &str, why: impl Into<String>) -> Error {

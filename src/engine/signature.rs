@@ -39,8 +39,9 @@ pub(super) fn check_signature(plan: &Plan, step: &Step) -> Check {
 
 fn signature(plan: &Plan, step: &Step) -> Check<Signature> {
     let signature = match &step.op {
-        Op::Embedding => {
+        Op::Embedding { scale } => {
             let columns = columns(&step.outputs, 0)?;
+            ensure(scale.is_finite(), "its scale is not finite")?;
             new([], [Weight::Table { rows: plan.model.vocab_size, columns }], [columns])
         }
         Op::PositionEmbedding => {
@@ -61,7 +62,7 @@ fn signature(plan: &Plan, step: &Step) -> Check<Signature> {
             let biases = bias.then(|| [Weight::Vector(n), Weight::Vector(n)]);
             new([k], [Weight::Matrix(n, k), Weight::Matrix(n, k)].into_iter().chain(biases.into_iter().flatten()), [n])
         }
-        Op::RmsNorm { eps } => norm(step, *eps, 1, 1)?,
+        Op::RmsNorm { eps } => rms_norm(plan, step, *eps)?,
         Op::LayerNorm { eps } => norm(step, *eps, 1, 2)?,
         Op::AddRmsNorm { eps } => norm(step, *eps, 2, 1)?,
         Op::AddLayerNorm { eps } => norm(step, *eps, 2, 2)?,
@@ -71,6 +72,11 @@ fn signature(plan: &Plan, step: &Step) -> Check<Signature> {
         }
         Op::Activate { .. } | Op::GatherRows => {
             let columns = columns(&step.inputs, 0)?;
+            new([columns], [], [columns])
+        }
+        Op::SoftCap { cap } => {
+            let columns = columns(&step.inputs, 0)?;
+            ensure(is_cap(*cap), "its cap is not a finite positive number")?;
             new([columns], [], [columns])
         }
         Op::Rope(rope) => {
@@ -118,6 +124,19 @@ fn norm(step: &Step, eps: f32, operands: usize, vectors: usize) -> Check<Signatu
     Ok(new(vec![columns; operands], (0..vectors).map(|_| Weight::Vector(columns)), vec![columns; operands]))
 }
 
+/// Each part of a row that is as wide as the gain is normed by itself.
+fn rms_norm(plan: &Plan, step: &Step, eps: f32) -> Check<Signature> {
+    let gain = step.weights.first().and_then(|weight| plan.weights.get(*weight)).ok_or("its gain does not exist")?;
+    let [part] = *gain.shape.as_slice() else { return Err("its gain is no vector".into()) };
+    let whole = norm(step, eps, 1, 1)?;
+    ensure(whole.inputs.iter().all(|columns| columns.is_multiple_of(part)), "its gain does not divide its columns")?;
+    Ok(Signature { weights: vec![Weight::Vector(part)], ..whole })
+}
+
+fn is_cap(cap: f32) -> bool {
+    cap.is_finite() && cap > 0.0
+}
+
 fn check_rope(rope: &RopeSpec) -> Check {
     let sound =
         rope.head_dim > 0 && (1..=rope.head_dim).contains(&rope.rotary_dim) && rope.rotary_dim.is_multiple_of(2);
@@ -132,6 +151,7 @@ fn check_attention(plan: &Plan, spec: &AttentionSpec) -> Check<(usize, usize)> {
     ensure(same, "its heads are not those of its kv group")?;
     ensure(spec.heads > 0 && spec.heads.is_multiple_of(spec.kv_heads), "kv heads do not divide query heads")?;
     ensure(spec.scale.is_finite(), "its scale is not finite")?;
+    ensure(spec.soft_cap.is_none_or(is_cap), "its cap is not a finite positive number")?;
     let q = spec.heads.checked_mul(spec.head_dim).ok_or("its width overflows")?;
     Ok((q, spec.kv_heads * spec.head_dim))
 }
@@ -142,7 +162,7 @@ fn check_rows(plan: &Plan, step: &Step) -> Check {
     let same = |rows| all(&step.inputs, rows) && all(&step.outputs, rows);
     let sound = match step.op {
         Op::GatherRows => all(&step.inputs, Rows::Tokens) && all(&step.outputs, Rows::LogitRows),
-        Op::Embedding
+        Op::Embedding { .. }
         | Op::PositionEmbedding
         | Op::RopeAngles { .. }
         | Op::CacheAppend(_)
@@ -169,7 +189,11 @@ fn check_weight(target: Target, weight: &WeightSpec, wanted: &Weight) -> Check {
     };
     let sound = match (wanted, weight.shape.as_slice()) {
         (Weight::Matrix(n, k), [rows, columns]) => {
-            (float || weight.dtype == DType::E4M3) && weight.packing == matrices && (rows, columns) == (n, k)
+            let codes = match target {
+                Target::Cpu => weight.dtype.is_scaled(),
+                Target::Cuda => weight.dtype == DType::E4M3,
+            };
+            (float || codes) && weight.packing == matrices && (rows, columns) == (n, k)
         }
         (Weight::Table { rows: least, columns: wanted }, [rows, columns]) => {
             float && rows >= least && columns == wanted

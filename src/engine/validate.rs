@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::signature::check_signature;
 use super::{
-    BLOCK_TOKENS, KvGroup, Packing, Plan, Precision, Rows, ScaleSpec, Step, Target, Value, View, WeightSpec,
-    value_dtype,
+    BLOCK_TOKENS, Granularity, KvGroup, Packing, Plan, Precision, Rows, ScaleSpec, Step, Target, Value, View,
+    WeightSpec, value_dtype,
 };
 use crate::error::{Error, Result};
 use crate::types::{DType, Op};
@@ -43,7 +43,9 @@ impl Plan {
             return Err(corrupt("model", "an extent is zero or too large"));
         }
         match (self.target, self.precision) {
-            (Target::Cuda, Precision::F32) => Err(corrupt("precision", "a plan for cuda is not f32")),
+            (Target::Cuda, precision @ (Precision::F32 | Precision::Int8 | Precision::Int8W8a8)) => {
+                Err(corrupt("precision", format!("a plan for cuda is not {precision}")))
+            }
             _ => Ok(()),
         }
     }
@@ -64,20 +66,21 @@ impl Plan {
         }
     }
 
-    /// Exactly the e4m3 weights have scales, as many as their granularity says.
+    /// Exactly the weights of codes have scales, as many as their granularity says; those of i8 go by row.
     fn check_scale(&self, weight: &WeightSpec) -> Result<(), String> {
-        let ScaleSpec { weight: index, granularity } = match (weight.dtype == DType::E4M3, weight.scale) {
+        let ScaleSpec { weight: index, granularity } = match (weight.dtype.is_scaled(), weight.scale) {
             (true, Some(scale)) => scale,
             (false, None) => return Ok(()),
-            (true, None) => return Err("it is e4m3 and has no scales".into()),
+            (true, None) => return Err(format!("it is {} and has no scales", weight.dtype)),
             (false, Some(_)) => return Err(format!("it is {} and has scales", weight.dtype)),
         };
         let (scales, [rows, columns]) = match (self.weights.get(index), weight.shape.as_slice()) {
             (Some(scales), [rows, columns]) => (scales, [*rows, *columns]),
             (None, _) => return Err(format!("its scales, weight {index}, do not exist")),
-            _ => return Err("it is e4m3 and no matrix".into()),
+            _ => return Err(format!("it is {} and no matrix", weight.dtype)),
         };
-        let sound = scales.dtype == DType::F32
+        let sound = (weight.dtype != DType::I8 || granularity == Granularity::Row)
+            && scales.dtype == DType::F32
             && scales.packing == Packing::RowMajor
             && scales.shape == granularity.scale_shape(rows, columns);
         match sound {
@@ -191,11 +194,11 @@ impl Plan {
     /// Every value has the element type that its step's operation gives it.
     fn check_dtypes(&self) -> Result<()> {
         let dtype = |view: &View| self.values.get(view.value).map(|value| value.dtype);
-        let logits = self.outputs.iter().find(|output| output.name == "logits").map(|output| output.value);
+        let logits = self.logits();
         for step in &self.steps {
             let input = step.inputs.first().and_then(dtype);
             for (index, view) in step.outputs.iter().enumerate() {
-                let wanted = match logits == Some(view.value) {
+                let wanted = match logits.contains(&Some(view.value)) {
                     true => DType::F32,
                     false => value_dtype(self.target, self.precision, &step.op, index, input),
                 };
@@ -208,6 +211,14 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// The value that is the output `logits`, and the one from which a soft cap makes it.
+    fn logits(&self) -> [Option<usize>; 2] {
+        let logits = self.outputs.iter().find(|output| output.name == "logits").map(|output| output.value);
+        let makes = |step: &&Step| step.outputs.first().map(|view| view.value) == logits;
+        let cap = self.steps.iter().filter(|step| matches!(step.op, Op::SoftCap { .. })).find(makes);
+        [logits, cap.and_then(|step| step.inputs.first()).map(|view| view.value)]
     }
 
     /// No two values that are alive in one step share a slot.

@@ -17,7 +17,7 @@ pub enum Packing {
     RowMajor,
     /// A matrix `[N, K]` in panels of [`PANEL`] rows, N zero-padded to PANEL and K to [`Packing::padded_columns`].
     /// f32: `[N/32][K][32]`. bf16 and f16: `[N/32][K/2][32][2]`, so that 4 bytes hold elements k and k+1 of one row.
-    /// e4m3: `[N/32][K/4][32][4]`.
+    /// e4m3 and i8: `[N/32][K/4][32][4]`; an i8 is stored with 128 added, as unsigned factors of dot products want it.
     Panels,
 }
 
@@ -34,7 +34,7 @@ impl Packing {
     /// Columns that a panel of `columns` columns has in memory; `None` on overflow.
     #[must_use]
     pub fn padded_columns(columns: usize, dtype: DType) -> Option<usize> {
-        columns.checked_next_multiple_of(if dtype == DType::E4M3 { 4 } else { 2 })
+        columns.checked_next_multiple_of(if dtype.is_scaled() { 4 } else { 2 })
     }
 }
 
@@ -75,7 +75,7 @@ pub struct WeightSpec {
     /// Logical shape, before padding.
     pub shape: Vec<usize>,
     pub packing: Packing,
-    /// Scales of e4m3 elements; no other type has any.
+    /// Scales of e4m3 or i8 elements; no other type has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleSpec>,
     /// Start in the weight section; a multiple of [`Packing::alignment`].

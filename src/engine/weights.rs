@@ -1,16 +1,18 @@
 //! The weight section in memory: mapped from the file or read into memory, checked by several threads while it streams.
 
 use std::fs::File;
+use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::read::Source;
 use super::{Plan, Section};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// Bytes read and hashed at a time: small enough to be in cache when they are hashed.
 const CHUNK: usize = 256 << 10;
@@ -61,10 +63,15 @@ pub(super) fn load(
             let mut options = MmapOptions::new();
             // SAFETY: the mapping is read-only and private to this engine; as with every mapped file, whoever truncates
             // the file under a running engine stops it, which the mode's documentation says.
-            let map = unsafe { options.offset(section.offset).len(length).map(file) }
-                .map_err(|error| Error::io("weights (map)", &error))?;
+            let map = unsafe { options.offset(section.offset).len(length).map(file) }.map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::OutOfMemory => out_of_memory(section, &error.to_string()),
+                    _ => Error::io("weights (map)", &error),
+                }
+            })?;
             if verify {
-                stream(pieces(plan, Memory::Shared(&map)), None, true, section.bytes, progress)?;
+                // Read and not looked at through the mapping: a file that is truncated meanwhile is an error then.
+                stream(pieces(plan, Memory::Mapped(length))?, (file, section.offset), true, section.bytes, progress)?;
             }
             Weights::Mapped(map)
         }
@@ -72,8 +79,8 @@ pub(super) fn load(
             let mut memory = MmapMut::map_anon(length).map_err(|error| out_of_memory(section, &error.to_string()))?;
             // Fewer page faults; a kernel without huge pages says no and nothing is lost.
             let _ = memory.advise(Advice::HugePage);
-            let source = Some((file, section.offset));
-            stream(pieces(plan, Memory::Own(&mut memory)), source, verify, section.bytes, progress)?;
+            let source: (&(dyn Source + Sync), u64) = (file, section.offset);
+            stream(pieces(plan, Memory::Own(&mut memory))?, source, verify, section.bytes, progress)?;
             Weights::Owned(memory)
         }
     };
@@ -81,6 +88,12 @@ pub(super) fn load(
         ControlFlow::Continue(()) => Ok(weights),
         ControlFlow::Break(()) => Err(cancelled()),
     }
+}
+
+/// Checks a section in memory; the plan is valid and its weights end where the section does.
+pub(super) fn verify(section: &[u8], plan: &Plan) -> Result<()> {
+    let progress = &mut |_| ControlFlow::Continue(());
+    stream(pieces(plan, Memory::Mapped(section.len()))?, (&section, 0), true, section.len() as u64, progress)
 }
 
 fn cancelled() -> Error {
@@ -91,18 +104,17 @@ fn out_of_memory(section: &Section, why: &str) -> Error {
     Error::OutOfMemory { what: "weights".into(), why: format!("{} bytes: {why}", section.bytes) }
 }
 
+/// Where a piece is read to.
 enum Memory<'a> {
-    Shared(&'a [u8]),
+    /// Nowhere: it is in memory already, and looked at only; its length.
+    Mapped(usize),
     Own(&'a mut [u8]),
 }
 
 impl<'a> Memory<'a> {
     fn split(self, at: usize) -> (Self, Self) {
         match self {
-            Memory::Shared(bytes) => {
-                let (head, tail) = bytes.split_at(at);
-                (Memory::Shared(head), Memory::Shared(tail))
-            }
+            Memory::Mapped(length) => (Memory::Mapped(at), Memory::Mapped(length - at)),
             Memory::Own(bytes) => {
                 let (head, tail) = bytes.split_at_mut(at);
                 (Memory::Own(head), Memory::Own(tail))
@@ -112,7 +124,7 @@ impl<'a> Memory<'a> {
 
     fn len(&self) -> usize {
         match self {
-            Memory::Shared(bytes) => bytes.len(),
+            Memory::Mapped(length) => *length,
             Memory::Own(bytes) => bytes.len(),
         }
     }
@@ -129,9 +141,9 @@ struct Piece<'a> {
 }
 
 /// The section cut at the ends of its weights, the largest piece first so that no thread is left with it at the end.
-fn pieces<'a>(plan: &'a Plan, memory: Memory<'a>) -> Vec<Piece<'a>> {
+fn pieces<'a>(plan: &'a Plan, memory: Memory<'a>) -> Result<Vec<Piece<'a>>> {
     let (mut rest, mut start) = (memory, 0u64);
-    let mut pieces = Vec::with_capacity(plan.weights.len());
+    let mut pieces = heap::vector(plan.weights.len(), "list of weights")?;
     for weight in &plan.weights {
         let end = weight.offset + weight.bytes;
         let (memory, tail) = rest.split((end - start) as usize);
@@ -139,14 +151,14 @@ fn pieces<'a>(plan: &'a Plan, memory: Memory<'a>) -> Vec<Piece<'a>> {
         pieces.push(Piece { memory, start, padding, name: &weight.name, checksum: weight.checksum_value() });
         (rest, start) = (tail, end);
     }
-    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.memory.len()));
-    pieces
+    pieces.sort_unstable_by_key(|piece| (std::cmp::Reverse(piece.memory.len()), piece.start));
+    Ok(pieces)
 }
 
 /// What the threads share while they work through the pieces.
 struct Shared<'a> {
     queue: Mutex<std::vec::IntoIter<Piece<'a>>>,
-    source: Option<(&'a File, u64)>,
+    source: (&'a (dyn Source + Sync), u64),
     verify: bool,
     done: AtomicU64,
     stop: AtomicBool,
@@ -155,7 +167,7 @@ struct Shared<'a> {
 
 fn stream<'a>(
     pieces: Vec<Piece<'a>>,
-    source: Option<(&'a File, u64)>,
+    source: (&'a (dyn Source + Sync), u64),
     verify: bool,
     total: u64,
     progress: Progress<'_>,
@@ -200,10 +212,11 @@ fn stream<'a>(
 
 impl Shared<'_> {
     fn work(&self, tick: &mut dyn FnMut()) {
+        let mut scratch = Vec::new();
         loop {
             let next = self.queue.lock().next();
             let Some(piece) = next else { return };
-            if let Err(error) = self.take(piece, tick) {
+            if let Err(error) = self.take(piece, &mut scratch, tick) {
                 self.stop.store(true, Ordering::Relaxed);
                 self.failure.lock().get_or_insert(error);
             }
@@ -213,23 +226,23 @@ impl Shared<'_> {
         }
     }
 
-    /// Reads one piece where there is a source, and checks its padding and its weight.
-    fn take(&self, mut piece: Piece<'_>, tick: &mut dyn FnMut()) -> Result<()> {
+    /// Reads one piece, into `scratch` what is mapped, and checks its padding and its weight.
+    fn take(&self, mut piece: Piece<'_>, scratch: &mut Vec<u8>, tick: &mut dyn FnMut()) -> Result<()> {
         let mut hash = Xxh3::new();
         let mut at = 0;
         while at < piece.memory.len() {
             let end = (at + CHUNK).min(piece.memory.len());
             let chunk = match &mut piece.memory {
-                Memory::Shared(bytes) => &bytes[at..end],
-                Memory::Own(bytes) => {
-                    let chunk = &mut bytes[at..end];
-                    if let Some((file, start)) = self.source {
-                        file.read_exact_at(chunk, start + piece.start + at as u64)
-                            .map_err(|error| Error::io(format!("weight `{}` (read)", piece.name), &error))?;
-                    }
-                    chunk
+                Memory::Mapped(_) => {
+                    heap::reserve(scratch, CHUNK - scratch.len(), "checksums")?;
+                    scratch.resize(CHUNK, 0);
+                    &mut scratch[..end - at]
                 }
+                Memory::Own(bytes) => &mut bytes[at..end],
             };
+            let (file, start) = self.source;
+            file.read_exact_at(chunk, start + piece.start + at as u64)
+                .map_err(|error| Error::io(format!("weight `{}` (read)", piece.name), &error))?;
             if self.verify {
                 let padding = piece.padding.saturating_sub(at).min(chunk.len());
                 if chunk[..padding].iter().any(|byte| *byte != 0) {

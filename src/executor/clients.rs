@@ -88,9 +88,9 @@ fn serve_many(fake: Fake) {
     let stats = executor.stats();
     assert_eq!((stats.requests, stats.kv.used, stats.running, stats.waiting), (0, 0, 0, 0));
     assert_eq!(stats.totals.completed + stats.totals.cancelled, 160);
-    let iterations = executor.take_iteration_stats();
+    let iterations = executor.take_iteration_stats().unwrap();
     assert_eq!(iterations.last().unwrap().iteration, stats.iterations);
-    assert!(executor.take_iteration_stats().is_empty());
+    assert!(executor.take_iteration_stats().unwrap().is_empty());
 }
 
 #[test]

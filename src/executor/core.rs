@@ -6,7 +6,8 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::executor::job::Job;
 use crate::executor::ledger::Ledger;
-use crate::executor::plan::StepPlan;
+use crate::executor::output::Delta;
+use crate::executor::plan::{StepLimits, StepPlan};
 use crate::executor::stats::{ExecutorStats, IterationStats};
 use crate::executor::step::Step;
 use crate::executor::{FinishReason, RequestId, Response};
@@ -38,13 +39,15 @@ struct Flight {
 }
 
 impl Core {
-    pub(super) fn new(ledger: Ledger, step: Step, depth: usize) -> Self {
+    pub(super) fn new(ledger: Ledger, step: Step, limits: &StepLimits) -> Result<Self> {
         let stats = ExecutorStats { memory_bytes: step.memory_bytes(), ..ExecutorStats::default() };
+        let (depth, collected) = (limits.depth, Instant::now());
         let flights = VecDeque::with_capacity(depth);
-        let (plans, collected) = (Vec::new(), Instant::now());
+        // One more than can be in flight.
+        let plans = (0..=depth).map(|_| StepPlan::new(limits)).collect::<Result<_>>()?;
         let mut core = Self { ledger, step, depth, flights, plans, collected, rested: true, stats };
         core.refresh_stats();
-        core
+        Ok(core)
     }
 
     /// Whether no request is unfinished and nothing is in flight.
@@ -54,6 +57,11 @@ impl Core {
 
     pub(super) fn add(&mut self, job: Job, now: Instant, out: &mut Vec<Response>) {
         self.ledger.add(job, now, out);
+    }
+
+    /// Takes memory back that clients have no more use for.
+    pub(super) fn recycle(&mut self, blanks: &mut Vec<Delta>) {
+        self.ledger.recycle(blanks);
     }
 
     pub(super) fn cancel(&mut self, id: RequestId, now: Instant, out: &mut Vec<Response>) {
@@ -189,6 +197,11 @@ impl Core {
         stats.prefix_lookup_tokens = prefix.lookup_tokens;
         stats.prefix_hit_tokens = prefix.hit_tokens;
         stats.totals = self.ledger.totals;
+    }
+
+    #[cfg(test)]
+    pub(super) fn scheduler(&self) -> &crate::executor::scheduler::Scheduler {
+        &self.ledger.scheduler
     }
 
     /// Checks the cache's bookkeeping.

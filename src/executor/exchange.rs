@@ -3,25 +3,38 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
+use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::error::{Error, Result};
 use crate::executor::job::Job;
-use crate::executor::mailbox::{Callback, Receiver};
+use crate::executor::mailbox::{Callback, Mailbox, Receiver};
 use crate::executor::mailroom::{Call, Mailroom};
+use crate::executor::output::Delta;
 use crate::executor::{ExecutorStats, FinishReason, IterationStats, RequestId, Response};
+use crate::types::heap;
 
 /// Iterations remembered for [`Exchange::take_iterations`].
 const ITERATION_HISTORY: usize = 1024;
 
-/// What clients want of the loop.
-#[derive(Default)]
+/// What clients want of the loop, and memory that they have for it.
 pub(super) struct Inbox {
     pub(super) jobs: Vec<Job>,
     pub(super) cancels: Vec<RequestId>,
+    /// Of responses that were delivered.
+    pub(super) blanks: Vec<Delta>,
+    /// Empty, with room for the responses of a step: whoever submits a request sees to that.
+    pub(super) responses: Vec<Response>,
 }
 
 impl Inbox {
+    /// An inbox for the memory of up to `blanks` delivered responses.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(blanks: usize) -> Result<Self> {
+        let blanks = heap::vector(blanks, "responses")?;
+        Ok(Self { jobs: Vec::new(), cancels: Vec::new(), blanks, responses: Vec::new() })
+    }
+
     fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.cancels.is_empty()
     }
@@ -69,18 +82,25 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Accepts up to `capacity` requests whose last response was not taken, with mailboxes of `mailbox_limit` responses.
-    pub(super) fn new(capacity: usize, mailbox_limit: usize, stats: ExecutorStats) -> Self {
+    /// The memory of up to `blanks` delivered responses is kept for the loop.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(capacity: usize, mailbox_limit: usize, blanks: usize, stats: ExecutorStats) -> Result<Self> {
+        let mut iterations = VecDeque::new();
+        let history = ITERATION_HISTORY * size_of::<IterationStats>();
+        iterations.try_reserve(ITERATION_HISTORY).map_err(|_| Error::out_of_memory("iterations", history))?;
         let state = State {
             phase: Phase::Open,
-            inbox: Inbox::default(),
-            mail: Mailroom::new(mailbox_limit),
+            inbox: Inbox::new(0)?,
+            mail: Mailroom::new(mailbox_limit, blanks)?,
             broken: None,
             fault: None,
             stats,
-            iterations: VecDeque::with_capacity(ITERATION_HISTORY),
+            iterations,
         };
         let (work, arrived, calls) = (Condvar::new(), Condvar::new(), Condvar::new());
-        Self { state: Mutex::new(state), work, arrived, calls, capacity }
+        Ok(Self { state: Mutex::new(state), work, arrived, calls, capacity })
     }
 
     /// Hands a job to the loop.
@@ -91,19 +111,23 @@ impl Exchange {
             let why = format!("{} requests are unfinished or their last response was not taken", self.capacity);
             return Err(Error::QueueFull { what: "executor".into(), why });
         }
-        state.mail.open(job.id, receiver);
-        state.inbox.jobs.push(job);
+        state.accept(job, receiver)?;
         self.work.notify_one();
         Ok(())
     }
 
     /// Asks the loop to end a request; nothing happens if it has ended.
-    pub(super) fn cancel(&self, id: RequestId) {
+    ///
+    /// # Errors
+    /// `OutOfMemory`; the request goes on then.
+    pub(super) fn cancel(&self, id: RequestId) -> Result<()> {
         let mut state = self.state.lock();
+        heap::reserve(&mut state.inbox.cancels, 1, "cancellation")?;
         if state.mail.cancel(id) {
             state.inbox.cancels.push(id);
             self.work.notify_one();
         }
+        Ok(())
     }
 
     /// Waits for responses of one request or of any; at most `most`.
@@ -133,14 +157,19 @@ impl Exchange {
         }
     }
 
-    /// Swaps `inbox`, which is empty, for what has come in; waits for something if the loop is `idle`. False when the
-    /// loop is to end.
+    /// Swaps `inbox`, whose lists are empty, for what has come in; waits for something if the loop is `idle`. False when
+    /// the loop is to end.
     pub(super) fn next_work(&self, idle: bool, inbox: &mut Inbox) -> bool {
         let mut state = self.state.lock();
         while idle && state.inbox.is_empty() && state.phase == Phase::Open {
             self.work.wait(&mut state);
         }
-        std::mem::swap(&mut state.inbox, inbox);
+        std::mem::swap(&mut state.inbox.jobs, &mut inbox.jobs);
+        std::mem::swap(&mut state.inbox.cancels, &mut inbox.cancels);
+        if state.inbox.responses.capacity() > inbox.responses.capacity() {
+            std::mem::swap(&mut state.inbox.responses, &mut inbox.responses);
+        }
+        state.mail.swap_blanks(&mut inbox.blanks);
         state.phase == Phase::Open
     }
 
@@ -161,9 +190,7 @@ impl Exchange {
         }
         state.phase = Phase::Closed;
         let finish = if broken.is_some() { FinishReason::Error } else { FinishReason::Cancelled };
-        for id in state.mail.unfinished() {
-            state.mail.put(Response::ending(id, finish, broken.clone()));
-        }
+        state.mail.end_all(finish, broken.as_ref());
         state.broken = broken;
         self.wake(state);
     }
@@ -191,6 +218,12 @@ impl Exchange {
         }
     }
 
+    /// A callback to call, if there is one now.
+    #[cfg(test)]
+    pub(super) fn poll_call(&self) -> Option<Call> {
+        self.state.lock().mail.next_call()
+    }
+
     /// Puts a callback back after its call, or gives it up for good when its request is over.
     pub(super) fn return_callback(&self, request: RequestId, callback: Callback) -> Option<Callback> {
         self.state.lock().mail.return_callback(request, callback)
@@ -198,7 +231,8 @@ impl Exchange {
 
     /// The request's callback failed: it is cancelled, and what it says is dropped.
     pub(super) fn give_up_callback(&self, request: RequestId) {
-        self.cancel(request);
+        // A request that nobody hears may as well run to its end.
+        let _ = self.cancel(request);
         self.state.lock().mail.mute(request);
     }
 
@@ -219,13 +253,19 @@ impl Exchange {
     }
 
     /// What is remembered of the iterations; it stays remembered.
-    pub(super) fn iterations(&self) -> Vec<IterationStats> {
-        self.state.lock().iterations.iter().copied().collect()
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn iterations(&self) -> Result<Vec<IterationStats>> {
+        heap::collect(self.state.lock().iterations.iter().copied(), "iterations")
     }
 
     /// Iterations since the last call, the latest [`ITERATION_HISTORY`] of them.
-    pub(super) fn take_iterations(&self) -> Vec<IterationStats> {
-        self.state.lock().iterations.drain(..).collect()
+    ///
+    /// # Errors
+    /// `OutOfMemory`; they stay then.
+    pub(super) fn take_iterations(&self) -> Result<Vec<IterationStats>> {
+        heap::collect(self.state.lock().iterations.drain(..), "iterations")
     }
 
     fn wake(&self, state: MutexGuard<State>) {
@@ -244,13 +284,34 @@ impl State {
         }
     }
 
+    /// Opens a mailbox for a job and passes it on, with room for all responses that a step can give.
+    fn accept(&mut self, job: Job, receiver: Receiver) -> Result<()> {
+        let places = Mailbox::places(job.params.n);
+        heap::reserve(&mut self.inbox.responses, self.mail.places() + places, "responses")?;
+        heap::reserve(&mut self.inbox.jobs, 1, "requests")?;
+        self.mail.open(job.id, receiver, places)?;
+        self.inbox.jobs.push(job);
+        Ok(())
+    }
+
     /// Keeps what a report says; true if it has responses.
     fn take(&mut self, report: Report) -> bool {
         self.stats = report.stats;
         self.record(report.outcome);
         let speaks = !report.responses.is_empty();
-        report.responses.drain(..).for_each(|response| self.mail.put(response));
+        for response in report.responses.drain(..) {
+            self.put(response);
+        }
         speaks
+    }
+
+    /// Passes a response on. A request that cannot be heard out has ended, and its cancellation is on its way to the loop;
+    /// without memory even for that it runs to its end unheard.
+    fn put(&mut self, response: Response) {
+        let id = response.request;
+        if self.mail.put(response).is_err() && heap::reserve(&mut self.inbox.cancels, 1, "cancellation").is_ok() {
+            self.inbox.cancels.push(id);
+        }
     }
 
     fn record(&mut self, outcome: Result<Option<IterationStats>>) {

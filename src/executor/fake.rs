@@ -1,15 +1,18 @@
 //! A model for tests whose logits are a hash of what its cache holds where the block tables point: a wrong table, a
 //! stale block or a wrong position changes the output.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::engine::{Limits, ModelInfo};
 use crate::error::{Error, Result};
 use crate::executor::alone::{EOS, POISON, VOCAB, cell, first_seen, fold, logits_of};
 use crate::executor::{ExecutorConfig, ExecutorParts, RequestId};
 use crate::kv::GroupSpec;
-use crate::runtime::{Batch, Forward, SampleFault, StepOutput, StepTime};
+use crate::runtime::{Batch, BatchRow, Forward, SampleFault, StepOutput, StepTime};
 use crate::sampling::{Scratch, draw};
 use crate::text::Tokenizer;
 
@@ -47,7 +50,13 @@ pub(super) struct Given {
     logits: Vec<f32>,
 }
 
-#[derive(Debug, Clone)]
+/// Cache content by group, block and token of the block. A test may look at it while the executor owns the model.
+pub(super) type Memory = Arc<Mutex<Vec<Vec<u64>>>>;
+
+/// By group and slot: the row that wrote it in this step.
+type Written = Vec<Vec<Option<usize>>>;
+
+#[derive(Debug)]
 pub(super) struct Fake {
     pub(super) limits: Limits,
     pub(super) block_tokens: usize,
@@ -56,8 +65,7 @@ pub(super) struct Fake {
     /// Time that a step takes.
     pub(super) delay: Duration,
     pub(super) calls: usize,
-    /// By group, block and token of the block.
-    pub(super) memory: Vec<Vec<u64>>,
+    pub(super) memory: Memory,
     /// Steps that may be in flight, and the most adjustments if it samples.
     pub(super) depth: usize,
     pub(super) sampling: Option<usize>,
@@ -76,7 +84,7 @@ impl Fake {
             faults: Faults::default(),
             delay: Duration::ZERO,
             calls: 0,
-            memory: vec![vec![0; limits.kv_blocks * block_tokens]; windows.len()],
+            memory: Arc::new(Mutex::new(vec![vec![0; limits.kv_blocks * block_tokens]; windows.len()])),
             depth: 1,
             sampling: None,
             slots: vec![0; limits.rows],
@@ -117,27 +125,39 @@ impl Fake {
         block * self.block_tokens + position % self.block_tokens
     }
 
-    fn write(&mut self, batch: &Batch, row: usize, written: &mut HashSet<(usize, usize)>) {
+    /// Computes the row's tokens one after another.
+    fn write(&self, batch: &Batch, row: usize, memory: &mut [Vec<u64>], written: &mut Written) {
         let r = batch.rows[row];
-        for group in 0..self.windows.len() {
-            let table = batch.table(row, group, self.windows.len());
-            for at in 0..r.len {
-                let position = r.context + at;
-                assert_eq!(batch.positions[r.start + at] as usize, position);
-                let slot = self.slot(table, position);
-                assert!(written.insert((group, slot)), "two rows write one slot");
-                self.memory[group][slot] = cell(batch.tokens[r.start + at], position, group);
+        for at in 0..r.len {
+            let position = r.context + at;
+            assert_eq!(batch.positions[r.start + at] as usize, position);
+            let before = self.read(batch, row, position, position, memory, written);
+            for (group, memory) in memory.iter_mut().enumerate() {
+                let slot = self.slot(batch.table(row, group, self.windows.len()), position);
+                assert_eq!(written[group][slot].replace(row), None, "a slot is written twice");
+                memory[slot] = cell(batch.tokens[r.start + at], position, group, before);
             }
         }
     }
 
-    /// What attention at `position` sees, in all groups.
-    fn read(&self, batch: &Batch, row: usize, position: usize) -> Option<u64> {
+    /// What attention at `position` sees of the positions before `end`, in all groups.
+    fn read(
+        &self,
+        batch: &Batch,
+        row: usize,
+        position: usize,
+        end: usize,
+        memory: &[Vec<u64>],
+        written: &Written,
+    ) -> Option<u64> {
         let mut state = 0;
         for (group, window) in self.windows.iter().enumerate() {
             let table = batch.table(row, group, self.windows.len());
-            for seen in first_seen(position, *window)..=position {
-                state = fold(state, self.memory[group][self.slot(table, seen)])?;
+            for seen in first_seen(position, *window)..end {
+                let slot = self.slot(table, seen);
+                let writer = written[group][slot];
+                assert!(writer.is_none_or(|writer| writer == row), "a row reads what another one writes in this step");
+                state = fold(state, memory[group][slot])?;
             }
         }
         Some(state)
@@ -196,9 +216,7 @@ impl Fake {
         for feed in &batch.feeds {
             batch.tokens[feed.token as usize] = self.slots[feed.slot as usize];
         }
-        let mut written = HashSet::new();
-        (0..batch.rows.len()).for_each(|row| self.write(&batch, row, &mut written));
-        let rows: Vec<Vec<f32>> = batch.logit_rows.iter().map(|wanted| self.logits(&batch, *wanted)).collect();
+        let rows = self.attend(&batch);
         let mut scratch = Scratch::default();
         let sampled = batch.samples.iter().map(|sample| {
             let slot = &mut self.slots[sample.slot as usize];
@@ -212,11 +230,18 @@ impl Fake {
         Given { call, sampled, logits }
     }
 
-    fn logits(&self, batch: &Batch, wanted: u32) -> Vec<f32> {
-        let owner = |r: &crate::runtime::BatchRow| (r.start..r.start + r.len).contains(&(wanted as usize));
-        let row = batch.rows.iter().position(owner).expect("every logit row belongs to a row");
-        let position = batch.rows[row].context + wanted as usize - batch.rows[row].start;
-        logits_of(self.read(batch, row, position)).collect()
+    /// Writes the cache, and gives the wanted rows of logits.
+    fn attend(&self, batch: &Batch) -> Vec<Vec<f32>> {
+        let mut memory = self.memory.lock();
+        let mut written = vec![vec![None; memory[0].len()]; memory.len()];
+        (0..batch.rows.len()).for_each(|row| self.write(batch, row, &mut memory, &mut written));
+        let logits = |wanted: &u32| {
+            let owner = |r: &BatchRow| (r.start..r.start + r.len).contains(&(*wanted as usize));
+            let row = batch.rows.iter().position(owner).expect("every logit row belongs to a row");
+            let position = batch.rows[row].context + *wanted as usize - batch.rows[row].start;
+            logits_of(self.read(batch, row, position, position + 1, &memory, &written)).collect()
+        };
+        batch.logit_rows.iter().map(logits).collect()
     }
 }
 

@@ -162,9 +162,9 @@ fn a_failed_step_spares_who_is_only_in_the_next() {
 #[test]
 fn what_is_in_flight_is_not_admitted_again() {
     let groups = vec![GroupSpec { window: None }];
-    let config = KvConfig { block_tokens: 2, blocks: 4, groups, prefix_reuse: false, sequence_tokens: 8 };
+    let config = KvConfig { block_tokens: 2, blocks: 4, groups, prefix_reuse: false, sequence_tokens: 8, sequences: 2 };
     let limits = StepLimits { rows: 2, tokens: 8, logit_rows: 2, depth: 2 };
-    let mut scheduler = Scheduler::new(KvManager::new(config).unwrap(), limits);
+    let mut scheduler = Scheduler::new(KvManager::new(config).unwrap(), limits).unwrap();
     let task = |number: usize, tokens: usize| Task {
         id: TaskId { request: id(number), sequence: 0 },
         tokens: vec![0; tokens],

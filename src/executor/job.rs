@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::executor::output::Output;
+use crate::executor::output::{Delta, Output};
 use crate::executor::plan::PlannedRow;
 use crate::executor::task::{Flying, Task, TaskId};
 use crate::executor::{FinishReason, RequestId, RequestStats, Response};
 use crate::kv::PrefixKey;
 use crate::sampling::{Sampler, SamplingParams};
 use crate::text::Tokenizer;
+use crate::types::heap;
 
 /// An accepted request.
 #[derive(Debug)]
@@ -28,18 +29,22 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// The task of one of its sequences. Prompt logits must all be computed, so they exclude cached blocks.
-    pub(super) fn task(&self, sequence: u32) -> Task {
+    /// The task of one of its sequences, with memory for all its tokens. Prompt logits must all be computed, so they
+    /// exclude cached blocks.
+    fn task(&self, sequence: u32) -> Result<Task> {
         let wants_context = self.context_logits && sequence == 0;
-        Task {
+        let most = self.prompt.len() + self.params.max_tokens as usize;
+        let mut tokens = heap::vector(most, "tokens")?;
+        tokens.extend_from_slice(&self.prompt);
+        Ok(Task {
             id: TaskId { request: self.id, sequence },
-            tokens: self.prompt.clone(),
+            tokens,
             key: self.key.clone(),
             reuse: !self.context_logits,
             logits_from: if wants_context { 0 } else { usize::MAX },
-            most: self.prompt.len() + self.params.max_tokens as usize,
+            most,
             flying: Flying::default(),
-        }
+        })
     }
 }
 
@@ -57,9 +62,10 @@ pub(super) struct Speaker {
 
 impl Speaker {
     fn new(job: &Job, sequence: u32, voice: &Voice) -> Result<Self> {
+        let params = job.params.clone();
         Ok(Self {
-            sampler: Sampler::new(job.params.clone(), sequence, &job.prompt, &voice.eos),
-            output: Output::new(job.params.clone(), voice.eos.clone(), voice.tokenizer.as_ref(), &job.prompt)?,
+            sampler: Sampler::new(job.params.clone(), sequence, &job.prompt, &voice.eos)?,
+            output: Output::new(params, voice.eos.clone(), voice.tokenizer.as_ref(), &job.prompt, job.stream)?,
         })
     }
 }
@@ -91,11 +97,16 @@ impl Active {
         }
     }
 
-    /// Lets the next of its sequences begin.
+    /// Lets the next of its sequences begin. All memory that it will need is taken here, but for what it says in pieces.
+    ///
+    /// # Errors
+    /// `OutOfMemory`; what the tokenizer says of the prompt.
     pub(super) fn begin_sequence(&mut self, voice: &Voice) -> Result<Task> {
         let sequence = self.speakers.len() as u32;
-        self.speakers.push(Some(Speaker::new(&self.job, sequence, voice)?));
-        Ok(self.job.task(sequence))
+        heap::reserve(&mut self.speakers, (self.job.params.n - sequence) as usize, "sequences")?;
+        let (speaker, task) = (Speaker::new(&self.job, sequence, voice)?, self.job.task(sequence)?);
+        self.speakers.push(Some(speaker));
+        Ok(task)
     }
 
     /// Sequences that have begun, complete or not.
@@ -130,15 +141,20 @@ impl Active {
 
     /// Keeps the prompt's logits among those of a row, each position once. Returns the first position whose logits are
     /// still to come.
-    pub(super) fn keep_context_logits(&mut self, row: &PlannedRow, logits: &[f32], vocab_size: usize) -> usize {
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn keep_context_logits(&mut self, row: &PlannedRow, logits: &[f32], vocab_size: usize) -> Result<usize> {
         let (first, end) = (row.context + row.len - row.logits, row.context + row.len);
         let kept = self.context_kept.max(first)..end.min(self.job.prompt.len());
         if !kept.is_empty() {
+            let missing = (self.job.prompt.len() - kept.start) * vocab_size;
+            heap::reserve(&mut self.context_logits, missing, "returned logits")?;
             self.context_logits
                 .extend_from_slice(&logits[(kept.start - first) * vocab_size..(kept.end - first) * vocab_size]);
             self.context_kept = kept.end;
         }
-        self.context_kept
+        Ok(self.context_kept)
     }
 
     /// A token was sampled.
@@ -149,10 +165,17 @@ impl Active {
         self.stats.generated_tokens += 1;
     }
 
-    /// What a sequence said since its last response; with `finish` it is complete.
-    pub(super) fn respond(&mut self, sequence: u32, finish: Option<FinishReason>, now: Instant) -> Response {
+    /// What a sequence said since its last response, and what it says next is collected in `blank`; with `finish` it is
+    /// complete.
+    pub(super) fn respond(
+        &mut self,
+        sequence: u32,
+        finish: Option<FinishReason>,
+        blank: Delta,
+        now: Instant,
+    ) -> Response {
         let speaker = self.speakers.get_mut(sequence as usize);
-        let delta = speaker.and_then(Option::as_mut).map(|s| s.output.take()).unwrap_or_default();
+        let delta = speaker.and_then(Option::as_mut).map(|s| s.output.take(blank)).unwrap_or_default();
         if finish.is_some() {
             self.unfinished -= 1;
             self.speakers[sequence as usize] = None;
@@ -175,15 +198,19 @@ impl Active {
 
     /// Ends every sequence that is not complete; the last of these responses is the request's last.
     pub(super) fn end(mut self, finish: FinishReason, error: Option<Error>, now: Instant, out: &mut Vec<Response>) {
-        self.context_logits.clear();
-        let open: Vec<u32> = (0..self.begun()).filter(|s| self.speakers[*s as usize].is_some()).collect();
-        for sequence in &open {
+        self.context_logits = Vec::new();
+        let before = out.len();
+        for sequence in 0..self.begun() {
             // What is held back is delivered; the request is over anyway if it has no text.
-            let _ = self.speaker(*sequence).and_then(|s| s.output.close());
-            out.push(Response { error: error.clone(), ..self.respond(*sequence, Some(finish), now) });
+            if self.speaker(sequence).map(|s| s.output.close()).is_ok() {
+                out.push(Response {
+                    error: error.clone(),
+                    ..self.respond(sequence, Some(finish), Delta::default(), now)
+                });
+            }
         }
         let stats = self.final_stats(now);
-        match out.last_mut().filter(|_| !open.is_empty()) {
+        match out[before..].last_mut() {
             Some(response) => (response.last, response.stats) = (true, stats),
             None => out.push(Response { stats, ..Response::ending(self.job.id, finish, error) }),
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::executor::job::{Active, Job, Voice};
+use crate::executor::output::Delta;
 use crate::executor::plan::{PlannedRow, StepPlan};
 use crate::executor::scheduler::Scheduler;
 use crate::executor::stats::Totals;
@@ -12,6 +13,7 @@ use crate::executor::step::RowOutput;
 use crate::executor::task::TaskId;
 use crate::executor::{FinishReason, RequestId, Response};
 use crate::sampling::{Sampler, Scratch};
+use crate::types::heap;
 
 /// Requests, the scheduler that holds their sequences, and totals over those that ended.
 pub(super) struct Ledger {
@@ -21,18 +23,31 @@ pub(super) struct Ledger {
     voice: Voice,
     vocab_size: usize,
     scratch: Scratch,
+    /// Memory for what sequences say next.
+    blanks: Vec<Delta>,
 }
 
 impl Ledger {
-    pub(super) fn new(scheduler: Scheduler, voice: Voice, vocab_size: usize) -> Self {
-        Self {
+    /// Keeps the memory of up to `blanks` responses.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(scheduler: Scheduler, voice: Voice, vocab_size: usize, blanks: usize) -> Result<Self> {
+        Ok(Self {
             scheduler,
             totals: Totals::default(),
             requests: BTreeMap::new(),
             voice,
             vocab_size,
-            scratch: Scratch::new(vocab_size),
-        }
+            scratch: Scratch::new(vocab_size)?,
+            blanks: heap::vector(blanks, "responses")?,
+        })
+    }
+
+    /// Takes memory back that clients have no more use for.
+    pub(super) fn recycle(&mut self, blanks: &mut Vec<Delta>) {
+        let room = self.blanks.capacity() - self.blanks.len();
+        self.blanks.extend(blanks.drain(..).take(room));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -126,7 +141,7 @@ impl Ledger {
     /// A part of a prompt was computed.
     fn fill(&mut self, row: &PlannedRow, logits: &[f32]) -> Result<()> {
         if let Some(active) = self.requests.get_mut(&row.task.request) {
-            keep_context_logits(active, &mut self.scheduler, row, logits, self.vocab_size);
+            keep_context_logits(active, &mut self.scheduler, row, logits, self.vocab_size)?;
         }
         self.scheduler.commit(row)
     }
@@ -134,7 +149,7 @@ impl Ledger {
     /// A sequence says its next token. The row is committed only after its logits were found sound.
     fn say(&mut self, row: &PlannedRow, output: RowOutput, now: Instant, out: &mut Vec<Response>) -> Result<()> {
         let Some(active) = self.requests.get_mut(&row.task.request) else { return Ok(()) };
-        keep_context_logits(active, &mut self.scheduler, row, output.logits, self.vocab_size);
+        keep_context_logits(active, &mut self.scheduler, row, output.logits, self.vocab_size)?;
         let keeps_logits = active.job.generation_logits;
         let speaker = active.speaker(row.task.sequence)?;
         let logits = &output.logits[output.logits.len().saturating_sub(self.vocab_size)..];
@@ -144,7 +159,7 @@ impl Ledger {
         };
         self.scheduler.commit(row)?;
         if keeps_logits {
-            speaker.output.push_logits(logits);
+            speaker.output.push_logits(logits)?;
         }
         let token = sampled.token;
         let finish = speaker.output.push(sampled)?;
@@ -159,7 +174,9 @@ impl Ledger {
             self.scheduler.add(active.begin_sequence(&self.voice)?);
         }
         if active.job.stream || finish.is_some() {
-            out.push(active.respond(row.task.sequence, finish, now));
+            let blank =
+                if finish.is_none() { self.blanks.pop().unwrap_or_else(Delta::small) } else { Delta::default() };
+            out.push(active.respond(row.task.sequence, finish, blank, now));
         }
         if active.is_complete() {
             self.requests.remove(&row.task.request);
@@ -191,11 +208,12 @@ fn keep_context_logits(
     row: &PlannedRow,
     logits: &[f32],
     vocab_size: usize,
-) {
+) -> Result<()> {
     if !active.job.context_logits || row.task.sequence != 0 {
-        return;
+        return Ok(());
     }
-    let next = active.keep_context_logits(row, logits, vocab_size);
+    let next = active.keep_context_logits(row, logits, vocab_size)?;
     let from = if next < active.job.prompt.len() { next } else { usize::MAX };
     scheduler.want_logits_from(row.task, from);
+    Ok(())
 }

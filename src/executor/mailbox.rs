@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::executor::Response;
+use crate::error::{Error, Result};
+use crate::executor::output::Delta;
+use crate::executor::{FinishReason, RequestId, Response};
+use crate::types::heap;
 
 /// What a client receives responses with. Called on the delivery thread; dropped once, after the last response.
 pub type Callback = Box<dyn FnMut(Response) + Send>;
@@ -24,14 +27,32 @@ pub(super) struct Mailbox {
     pub(super) cancelled: bool,
     responses: VecDeque<Response>,
     limit: usize,
+    /// Kept for a delta and an end of each sequence.
+    places: usize,
     /// The last response is in, or was taken.
     complete: bool,
 }
 
 impl Mailbox {
-    /// A mailbox that keeps about `limit` responses.
-    pub(super) fn new(receiver: Receiver, limit: usize) -> Self {
-        Self { receiver, cancelled: false, responses: VecDeque::new(), limit, complete: false }
+    /// Places that a request of `sequences` sequences cannot do without: for a delta and an end of each. It gives as many
+    /// responses in one step at most.
+    pub(super) fn places(sequences: u32) -> usize {
+        2 * sequences as usize
+    }
+
+    /// A mailbox with [`places`](Self::places) that keeps about `limit` responses.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(receiver: Receiver, limit: usize, places: usize) -> Result<Self> {
+        let mut responses = VecDeque::new();
+        responses.try_reserve(places).map_err(|_| Error::out_of_memory("responses", places * size_of::<Response>()))?;
+        Ok(Self { receiver, cancelled: false, responses, limit, places, complete: false })
+    }
+
+    /// The places of a request that goes on.
+    pub(super) fn places_in_use(&self) -> usize {
+        if self.complete { 0 } else { self.places }
     }
 
     /// Whether the request has ended for the executor.
@@ -55,33 +76,59 @@ impl Mailbox {
     }
 
     /// Adds a response. When the mailbox is full a delta joins the waiting one of its sequence; finals never do, so that
-    /// there are at most `limit` responses and one more per sequence.
-    pub(super) fn put(&mut self, response: Response) {
-        self.complete |= response.last;
-        if matches!(self.receiver, Receiver::Nobody) {
-            return;
+    /// there are at most `limit` responses and one more per sequence. A lack of memory makes a mailbox full.
+    ///
+    /// # Errors
+    /// `OutOfMemory` when the delta cannot be kept.
+    pub(super) fn put(&mut self, response: Response) -> Result<()> {
+        if self.complete {
+            return Ok(());
         }
-        let full = self.responses.len() >= self.limit && response.finish.is_none();
+        self.complete = response.last;
+        if matches!(self.receiver, Receiver::Nobody) {
+            return Ok(());
+        }
+        let full = response.finish.is_none() && (self.responses.len() >= self.limit || !self.has_room());
         let waiting = self.responses.iter_mut().rev().find(|r| full && r.sequence == response.sequence);
         match waiting {
-            Some(waiting) => waiting.join(response),
+            Some(waiting) => return waiting.join(&response),
             None => self.responses.push_back(response),
         }
+        Ok(())
     }
 
-    /// Takes up to `most` responses, oldest first.
-    pub(super) fn take(&mut self, most: usize) -> impl Iterator<Item = Response> + '_ {
+    /// Whether there is a place that is not kept.
+    fn has_room(&mut self) -> bool {
+        self.responses.try_reserve(self.places + 1).is_ok()
+    }
+
+    /// Ends the request, which cannot be heard out: what waits is dropped.
+    pub(super) fn fail(&mut self, id: RequestId, error: Error) {
+        self.responses.clear();
+        if !matches!(self.receiver, Receiver::Nobody) {
+            self.responses.push_back(Response::ending(id, FinishReason::Error, Some(error)));
+        }
+        self.complete = true;
+    }
+
+    /// Takes up to `most` responses, oldest first, and leaves their memory in `blanks`.
+    ///
+    /// # Errors
+    /// `OutOfMemory`; nothing was taken then.
+    pub(super) fn take(&mut self, most: usize, blanks: &mut Vec<Delta>, into: &mut Vec<Response>) -> Result<()> {
         let count = self.responses.len().min(most);
-        self.responses.drain(..count)
+        heap::reserve(into, count, "responses")?;
+        into.extend(self.responses.drain(..count).map(|response| response.deliver(blanks)));
+        Ok(())
     }
 
-    /// Takes the callback and all that it is to be called with, if there is something and it does not run.
-    pub(super) fn begin_call(&mut self) -> Option<(Callback, Vec<Response>)> {
+    /// Takes the callback and the next response that it is to be called with, if there is one and it does not run.
+    pub(super) fn begin_call(&mut self, blanks: &mut Vec<Delta>) -> Option<(Callback, Response)> {
         let Receiver::Callback(callback) = &mut self.receiver else { return None };
         if self.responses.is_empty() {
             return None;
         }
-        Some((callback.take()?, self.responses.drain(..).collect()))
+        Some((callback.take()?, self.responses.pop_front()?.deliver(blanks)))
     }
 
     /// Drops what waits and what comes.
@@ -94,7 +141,6 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executor::{FinishReason, RequestId};
 
     fn delta(sequence: u32, token: u32) -> Response {
         let (text, tokens) = (token.to_string(), vec![token]);
@@ -107,10 +153,11 @@ mod tests {
 
     #[test]
     fn a_slow_client_gets_everything_in_few_pieces() {
-        let mut mailbox = Mailbox::new(Receiver::Pull, 2);
-        (0..100).for_each(|token| mailbox.put(delta(token % 3, token)));
-        (0..3).for_each(|sequence| mailbox.put(end(sequence, sequence == 2)));
-        let all: Vec<Response> = mailbox.take(usize::MAX).collect();
+        let mut mailbox = Mailbox::new(Receiver::Pull, 2, Mailbox::places(3)).unwrap();
+        (0..100).for_each(|token| mailbox.put(delta(token % 3, token)).unwrap());
+        (0..3).for_each(|sequence| mailbox.put(end(sequence, sequence == 2)).unwrap());
+        let mut all = Vec::new();
+        mailbox.take(usize::MAX, &mut Vec::new(), &mut all).unwrap();
         assert_eq!(all.len(), 2 + 1 + 3);
         for sequence in 0..3 {
             let ours = all.iter().filter(|r| r.sequence == sequence);
@@ -124,10 +171,10 @@ mod tests {
 
     #[test]
     fn a_muted_mailbox_still_completes() {
-        let mut mailbox = Mailbox::new(Receiver::Callback(None), 2);
-        mailbox.put(delta(0, 1));
+        let mut mailbox = Mailbox::new(Receiver::Callback(None), 2, Mailbox::places(1)).unwrap();
+        mailbox.put(delta(0, 1)).unwrap();
         mailbox.mute();
-        mailbox.put(end(0, true));
+        mailbox.put(end(0, true)).unwrap();
         assert!(mailbox.is_finished());
     }
 }

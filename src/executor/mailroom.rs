@@ -5,13 +5,15 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::error::{Error, Result};
 use crate::executor::mailbox::{Callback, Mailbox, Receiver};
-use crate::executor::{RequestId, Response};
+use crate::executor::output::Delta;
+use crate::executor::{FinishReason, RequestId, Response};
+use crate::types::heap;
 
 /// A callback with what it is to be called with.
 pub(super) struct Call {
     pub(super) request: RequestId,
     pub(super) callback: Callback,
-    pub(super) responses: Vec<Response>,
+    pub(super) response: Response,
 }
 
 /// A mailbox for every request whose last response was not taken.
@@ -20,20 +22,41 @@ pub(super) struct Mailroom {
     /// Whose turn it was last, so that nobody starves.
     served: RequestId,
     mailbox_limit: usize,
+    /// Memory of responses that were delivered, for the loop.
+    blanks: Vec<Delta>,
 }
 
 impl Mailroom {
-    /// Mailboxes keep about `mailbox_limit` responses each.
-    pub(super) fn new(mailbox_limit: usize) -> Self {
-        Self { mailboxes: BTreeMap::new(), served: RequestId(0), mailbox_limit }
+    /// Mailboxes keep about `mailbox_limit` responses each; the memory of up to `blanks` delivered ones is kept.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(mailbox_limit: usize, blanks: usize) -> Result<Self> {
+        let blanks = heap::vector(blanks, "responses")?;
+        Ok(Self { mailboxes: BTreeMap::new(), served: RequestId(0), mailbox_limit, blanks })
+    }
+
+    /// Swaps `blanks`, which is empty, for the memory of delivered responses.
+    pub(super) fn swap_blanks(&mut self, blanks: &mut Vec<Delta>) {
+        std::mem::swap(&mut self.blanks, blanks);
     }
 
     pub(super) fn len(&self) -> usize {
         self.mailboxes.len()
     }
 
-    pub(super) fn open(&mut self, id: RequestId, receiver: Receiver) {
-        self.mailboxes.insert(id, Mailbox::new(receiver, self.mailbox_limit));
+    /// The places of all requests that go on.
+    pub(super) fn places(&self) -> usize {
+        self.mailboxes.values().map(Mailbox::places_in_use).sum()
+    }
+
+    /// Opens the mailbox of a request.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn open(&mut self, id: RequestId, receiver: Receiver, places: usize) -> Result<()> {
+        self.mailboxes.insert(id, Mailbox::new(receiver, self.mailbox_limit, places)?);
+        Ok(())
     }
 
     /// Marks a request as cancelled; false if it was, or has ended.
@@ -42,17 +65,28 @@ impl Mailroom {
         mailbox.map(|mailbox| mailbox.cancelled = true).is_some()
     }
 
-    /// Requests without their last response.
-    pub(super) fn unfinished(&self) -> Vec<RequestId> {
-        self.mailboxes.iter().filter(|(_, mailbox)| !mailbox.is_complete()).map(|(id, _)| *id).collect()
+    /// Ends every request that has no last response.
+    pub(super) fn end_all(&mut self, finish: FinishReason, error: Option<&Error>) {
+        let unfinished = |mail: &Self| mail.mailboxes.iter().find(|(_, m)| !m.is_complete()).map(|(id, _)| *id);
+        while let Some(id) = unfinished(self) {
+            // An end has its place.
+            let _ = self.put(Response::ending(id, finish, error.cloned()));
+        }
     }
 
-    pub(super) fn put(&mut self, response: Response) {
+    /// Puts a response into its mailbox.
+    ///
+    /// # Errors
+    /// `OutOfMemory`: the request has ended with it, and is to be cancelled.
+    pub(super) fn put(&mut self, response: Response) -> Result<()> {
         let id = response.request;
-        if let Some(mailbox) = self.mailboxes.get_mut(&id) {
-            mailbox.put(response);
+        let Some(mailbox) = self.mailboxes.get_mut(&id) else { return Ok(()) };
+        let outcome = mailbox.put(response).map_err(|error| error.within(&format!("request {}", id.0)));
+        if let Err(error) = &outcome {
+            mailbox.fail(id, error.clone());
         }
         self.forget_finished(id);
+        outcome
     }
 
     /// Takes up to `most` responses of one request, maybe none.
@@ -64,7 +98,8 @@ impl Mailroom {
         if !matches!(mailbox.receiver, Receiver::Pull) {
             return Err(Error::argument("request", "its responses go to a callback"));
         }
-        let responses = mailbox.take(most).collect();
+        let mut responses = Vec::new();
+        mailbox.take(most, &mut self.blanks, &mut responses)?;
         self.forget_finished(id);
         Ok(responses)
     }
@@ -75,7 +110,12 @@ impl Mailroom {
         let awaited = |m: &Mailbox| m.has_news() && matches!(m.receiver, Receiver::Pull);
         while responses.len() < most {
             let Some(id) = self.next(awaited) else { break };
-            responses.extend(self.take_of(id, most - responses.len())?);
+            let Some(mailbox) = self.mailboxes.get_mut(&id) else { break };
+            match mailbox.take(most - responses.len(), &mut self.blanks, &mut responses) {
+                Err(error) if responses.is_empty() => return Err(error),
+                Err(_) => break,
+                Ok(()) => self.forget_finished(id),
+            }
         }
         Ok(responses)
     }
@@ -83,8 +123,8 @@ impl Mailroom {
     /// The next callback that has something to be called with and does not run.
     pub(super) fn next_call(&mut self) -> Option<Call> {
         let request = self.next(Mailbox::calls)?;
-        let (callback, responses) = self.mailboxes.get_mut(&request)?.begin_call()?;
-        Some(Call { request, callback, responses })
+        let (callback, response) = self.mailboxes.get_mut(&request)?.begin_call(&mut self.blanks)?;
+        Some(Call { request, callback, response })
     }
 
     /// Puts a callback back after its call, or gives it up for good when its request is over.

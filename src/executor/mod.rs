@@ -18,6 +18,7 @@ mod scheduler;
 mod service;
 mod stats;
 mod step;
+mod sync;
 mod task;
 mod threads;
 
@@ -33,6 +34,10 @@ mod endings;
 mod fake;
 #[cfg(test)]
 mod flights;
+#[cfg(test)]
+mod seeded;
+#[cfg(test)]
+mod shuttled;
 #[cfg(test)]
 mod traces;
 

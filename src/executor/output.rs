@@ -3,18 +3,37 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::executor::FinishReason;
-use crate::sampling::{Sampled, SamplingParams, StopMatcher, StopText, TokenInfo};
+use crate::sampling::{Logprobs, Sampled, SamplingParams, StopMatcher, StopText};
 use crate::text::{Detokenizer, Tokenizer};
+use crate::types::heap;
+
+/// Text of a token, on average; a longer one grows.
+const TOKEN_BYTES: usize = 8;
 
 /// What was generated and not yet delivered.
 #[derive(Debug, Default)]
 pub(super) struct Delta {
     pub(super) text: String,
     pub(super) tokens: Vec<u32>,
-    pub(super) logprobs: Vec<TokenInfo>,
+    pub(super) logprobs: Logprobs,
     pub(super) logits: Vec<f32>,
+}
+
+impl Delta {
+    /// Room for what is said in one step.
+    pub(super) fn small() -> Self {
+        Self { text: String::with_capacity(128), tokens: Vec::with_capacity(8), ..Self::default() }
+    }
+
+    /// Empties it for another sequence; the memory stays. Logits go: they are too large to be kept.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        self.tokens.clear();
+        self.logprobs.clear();
+        self.logits = Vec::new();
+    }
 }
 
 /// The output side of one sequence.
@@ -31,29 +50,46 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Without a tokenizer there are tokens and no text.
+    /// Without a tokenizer there are tokens and no text. A sequence that speaks only at its end takes the memory for all
+    /// that it is going to say, as far as that is known.
+    ///
+    /// # Errors
+    /// `OutOfMemory`; whatever the detokenizer says of the prompt.
     pub(super) fn new(
         params: Arc<SamplingParams>,
         eos: Arc<[u32]>,
         tokenizer: Option<&Tokenizer>,
         prompt: &[u32],
+        streams: bool,
     ) -> Result<Self> {
         let detokenizer = tokenizer.map(|t| Detokenizer::new(t.clone(), prompt, true)).transpose()?;
-        let stop_sequences = StopMatcher::new(params.stop_sequences.iter().cloned());
-        let stop_text = StopText::new(&params.stop_strings);
-        let (held, delta) = (VecDeque::new(), Delta::default());
+        let stop_sequences = StopMatcher::new(&params.stop_sequences)?;
+        let stop_text = StopText::new(&params.stop_strings)?;
+        let (mut held, mut delta) = (VecDeque::new(), Delta::small());
+        let longest = stop_sequences.longest() + 1;
+        held.try_reserve(longest).map_err(|_| Error::out_of_memory("stops", longest))?;
+        if !streams {
+            let tokens = params.max_tokens as usize;
+            let top = params.logprobs.map_or(0, |top| tokens.saturating_mul(top as usize));
+            heap::reserve(&mut delta.tokens, tokens, "tokens")?;
+            delta.logprobs.reserve(if params.logprobs.is_some() { tokens } else { 0 }, top)?;
+            let bytes = if detokenizer.is_some() { TOKEN_BYTES * tokens } else { 0 };
+            delta.text.try_reserve(bytes).map_err(|_| Error::out_of_memory("text", bytes))?;
+        }
         Ok(Self { params, eos, detokenizer, stop_sequences, stop_text, held, generated: 0, delta })
     }
 
     /// Takes the next token; says when the sequence is complete with it.
     ///
     /// # Errors
-    /// Whatever the detokenizer says of its tokens.
-    pub(super) fn push(&mut self, sampled: Sampled) -> Result<Option<FinishReason>> {
+    /// `OutOfMemory`; whatever the detokenizer says of its tokens.
+    pub(super) fn push(&mut self, sampled: Sampled<'_>) -> Result<Option<FinishReason>> {
         let token = sampled.token;
         self.generated += 1;
-        self.delta.tokens.push(token);
-        self.delta.logprobs.extend(sampled.info);
+        heap::push(&mut self.delta.tokens, token, "tokens")?;
+        if let Some(info) = sampled.info {
+            self.delta.logprobs.push(info)?;
+        }
         let armed = self.generated >= self.params.min_tokens;
         if armed && !self.params.ignore_eos && self.eos.contains(&token) {
             self.close()?;
@@ -79,8 +115,13 @@ impl Output {
     }
 
     /// Adds the logits that the last token was sampled from.
-    pub(super) fn push_logits(&mut self, row: &[f32]) {
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn push_logits(&mut self, row: &[f32]) -> Result<()> {
+        heap::reserve(&mut self.delta.logits, row.len(), "returned logits")?;
         self.delta.logits.extend_from_slice(row);
+        Ok(())
     }
 
     /// Delivers what is held back: nothing follows. True when a stop string turned up in it.
@@ -88,17 +129,17 @@ impl Output {
         let armed = self.generated >= self.params.min_tokens;
         let mut stopped = self.speak(0, armed)?;
         if let Some(detokenizer) = self.detokenizer.as_mut().filter(|_| !stopped) {
-            stopped = self.stop_text.push(detokenizer.flush()?, armed, &mut self.delta.text);
+            stopped = self.stop_text.push(detokenizer.flush()?, armed, &mut self.delta.text)?;
         }
         if !stopped {
-            self.stop_text.finish(&mut self.delta.text);
+            self.stop_text.finish(&mut self.delta.text)?;
         }
         Ok(stopped)
     }
 
-    /// What is new since the last call.
-    pub(super) fn take(&mut self) -> Delta {
-        std::mem::take(&mut self.delta)
+    /// What is new since the last call; what comes next is collected in `blank`.
+    pub(super) fn take(&mut self, blank: Delta) -> Delta {
+        std::mem::replace(&mut self.delta, blank)
     }
 
     /// Turns all held tokens but the last `keep` into text; true when a stop string is complete.
@@ -106,7 +147,7 @@ impl Output {
         while self.held.len() > keep {
             let token = self.held.pop_front().expect("the loop checked the length");
             let Some(detokenizer) = &mut self.detokenizer else { continue };
-            if self.stop_text.push(detokenizer.push(token)?, armed, &mut self.delta.text) {
+            if self.stop_text.push(detokenizer.push(token)?, armed, &mut self.delta.text)? {
                 self.held.clear();
                 return Ok(true);
             }

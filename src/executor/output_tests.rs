@@ -6,11 +6,11 @@ use crate::executor::fake::tokenizer;
 
 /// Pushes tokens until the sequence ends; gives the text of each delta, all delivered tokens, and the end.
 fn speak(params: SamplingParams, tokens: &[u32]) -> (Vec<String>, Vec<u32>, Option<FinishReason>) {
-    let mut output = Output::new(Arc::new(params), Arc::from([EOS]), Some(&tokenizer()), &[0]).unwrap();
+    let mut output = Output::new(Arc::new(params), Arc::from([EOS]), Some(&tokenizer()), &[0], true).unwrap();
     let (mut texts, mut all) = (Vec::new(), Vec::new());
     for &token in tokens {
         let finish = output.push(Sampled { token, info: None }).unwrap();
-        let delta = output.take();
+        let delta = output.take(Delta::default());
         texts.push(delta.text);
         all.extend(delta.tokens);
         if finish.is_some() {
@@ -79,8 +79,8 @@ fn stops_wait_for_min_tokens() {
 
 #[test]
 fn without_a_tokenizer_there_are_tokens() {
-    let mut output = Output::new(Arc::new(stop_after(&[2])), Arc::from([EOS]), None, &[0]).unwrap();
+    let mut output = Output::new(Arc::new(stop_after(&[2])), Arc::from([EOS]), None, &[0], true).unwrap();
     let ends = [1, 2].map(|token| output.push(Sampled { token, info: None }).unwrap());
-    let delta = output.take();
+    let delta = output.take(Delta::default());
     assert_eq!((ends, delta.text, delta.tokens), ([None, Some(FinishReason::Stop)], String::new(), vec![1, 2]));
 }

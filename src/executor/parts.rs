@@ -28,7 +28,10 @@ pub struct ExecutorParts {
     pub config: ExecutorConfig,
 }
 
-/// Puts the parts together. `InvalidArgument` names a limit that leaves no room for a single token.
+/// Responses whose memory is used again, for each row of a step.
+pub(super) const BLANKS_PER_ROW: usize = 16;
+
+/// Puts the parts together. `InvalidArgument` names a limit that leaves no room for a single token; `OutOfMemory`.
 pub(super) fn assemble(parts: ExecutorParts) -> Result<(Core, Intake)> {
     let limits = step_limits(&parts)?;
     let sequence_tokens = sequence_tokens(&parts);
@@ -39,6 +42,7 @@ pub(super) fn assemble(parts: ExecutorParts) -> Result<(Core, Intake)> {
         groups: parts.kv_groups,
         prefix_reuse: parts.config.prefix_reuse,
         sequence_tokens,
+        sequences: limits.rows,
     })?;
     let intake = Intake {
         vocab_size: parts.info.vocab_size,
@@ -50,8 +54,11 @@ pub(super) fn assemble(parts: ExecutorParts) -> Result<(Core, Intake)> {
     // An id that the model cannot say needs no attention.
     let eos = parts.info.eos_token_ids.into_iter().filter(|id| (*id as usize) < parts.info.vocab_size).collect();
     let voice = Voice { eos, tokenizer: parts.tokenizer };
-    let ledger = Ledger::new(Scheduler::new(kv, limits), voice, parts.info.vocab_size);
-    Ok((Core::new(ledger, Step::new(parts.model, groups), limits.depth), intake))
+    let scheduler = Scheduler::new(kv, limits)?;
+    let ledger = Ledger::new(scheduler, voice, parts.info.vocab_size, BLANKS_PER_ROW * limits.rows)?;
+    let table_blocks = groups * sequence_tokens.div_ceil(parts.block_tokens);
+    let step = Step::new(parts.model, groups, &limits, table_blocks)?;
+    Ok((Core::new(ledger, step, &limits)?, intake))
 }
 
 fn step_limits(parts: &ExecutorParts) -> Result<StepLimits> {

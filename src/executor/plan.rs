@@ -1,6 +1,8 @@
 //! What one step computes.
 
+use crate::error::Result;
 use crate::executor::task::TaskId;
+use crate::types::heap;
 
 /// The largest step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,20 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
+    /// An empty plan with room for steps within `limits`.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn new(limits: &StepLimits) -> Result<Self> {
+        let (rows, what) = (limits.rows, "plan of a step");
+        Ok(Self {
+            rows: heap::vector(rows, what)?,
+            admitted: heap::vector(rows, what)?,
+            preempted: heap::vector(rows, what)?,
+            ..Self::default()
+        })
+    }
+
     /// Tokens of all rows.
     #[must_use]
     pub fn tokens(&self) -> usize {

@@ -1,8 +1,13 @@
 //! What comes back. Every accepted request ends in exactly one response with `last` set.
 
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::executor::output::Delta;
 use crate::executor::{RequestId, RequestStats};
-use crate::sampling::TokenInfo;
+use crate::sampling::{Logprobs, TokenLogprob};
+use crate::types::heap;
+
+/// Larger ones are given away.
+const MOST_BLANK_BYTES: usize = 32 << 10;
 
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub struct Response {
     /// New tokens, the EOS token or stop sequence that ends them included.
     pub tokens: Vec<u32>,
     /// One entry per token when log-probabilities were asked for.
-    pub logprobs: Vec<TokenInfo>,
+    pub logprobs: Logprobs,
     /// `[prompt tokens, vocab]` f32 when asked for, once.
     pub context_logits: Vec<f32>,
     /// `[tokens, vocab]` f32 as the model gave them, when asked for.
@@ -53,7 +58,7 @@ impl Response {
             sequence: 0,
             text: String::new(),
             tokens: Vec::new(),
-            logprobs: Vec::new(),
+            logprobs: Logprobs::default(),
             context_logits: Vec::new(),
             generation_logits: Vec::new(),
             finish: Some(finish),
@@ -62,12 +67,52 @@ impl Response {
             stats: RequestStats::default(),
         }
     }
+
     /// Appends the next response of the same sequence; neither has ended it.
-    pub(super) fn join(&mut self, next: Response) {
-        self.text.push_str(&next.text);
-        self.tokens.extend(next.tokens);
-        self.logprobs.extend(next.logprobs);
-        self.context_logits.extend(next.context_logits);
-        self.generation_logits.extend(next.generation_logits);
+    ///
+    /// # Errors
+    /// `OutOfMemory`: it is in disorder then.
+    pub(super) fn join(&mut self, next: &Response) -> Result<()> {
+        heap::append(&mut self.text, &next.text, "text")?;
+        append(&mut self.tokens, &next.tokens, "tokens")?;
+        self.logprobs.append(&next.logprobs)?;
+        append(&mut self.context_logits, &next.context_logits, "returned logits")?;
+        append(&mut self.generation_logits, &next.generation_logits, "returned logits")
     }
+
+    /// What the client is given: a copy, so that the executor's thread has the memory of this one again, or this one
+    /// itself where it is the sequence's last or no copy can be made.
+    pub(super) fn deliver(self, blanks: &mut Vec<Delta>) -> Response {
+        if self.finish.is_some() || blanks.len() == blanks.capacity() || self.bytes() > MOST_BLANK_BYTES {
+            return self;
+        }
+        match self.copy() {
+            Ok((text, tokens, logprobs)) => {
+                let mut blank =
+                    Delta { text: self.text, tokens: self.tokens, logprobs: self.logprobs, logits: Vec::new() };
+                blank.clear();
+                blanks.push(blank);
+                Response { text, tokens, logprobs, ..self }
+            }
+            Err(_) => self,
+        }
+    }
+
+    /// Memory that a copy would leave to the executor.
+    fn bytes(&self) -> usize {
+        let logprobs = self.logprobs.chosen.capacity() + self.logprobs.top.capacity();
+        self.text.capacity() + size_of::<u32>() * self.tokens.capacity() + size_of::<TokenLogprob>() * logprobs
+    }
+
+    fn copy(&self) -> Result<(String, Vec<u32>, Logprobs)> {
+        let mut logprobs = Logprobs::default();
+        logprobs.append(&self.logprobs)?;
+        Ok((heap::text(&self.text, "text")?, heap::copy(&self.tokens, "tokens")?, logprobs))
+    }
+}
+
+fn append<T: Copy>(vector: &mut Vec<T>, more: &[T], what: &str) -> Result<()> {
+    heap::reserve(vector, more.len(), what)?;
+    vector.extend_from_slice(more);
+    Ok(())
 }

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::executor::plan::{Chooser, PlannedRow, StepLimits, StepPlan};
 use crate::executor::task::{Task, TaskId};
 use crate::kv::{KvManager, Sequence};
+use crate::types::heap;
 
 /// A planned row's sequence.
 pub struct RowView<'a> {
@@ -49,10 +50,12 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    #[must_use]
-    pub fn new(kv: KvManager, limits: StepLimits) -> Self {
-        let slots = (0..limits.rows as u32).rev().collect();
-        Self { kv, limits, waiting: BTreeMap::new(), running: Vec::with_capacity(limits.rows), slots }
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn new(kv: KvManager, limits: StepLimits) -> Result<Self> {
+        let slots = heap::collect((0..limits.rows as u32).rev(), "scheduler")?;
+        let running = heap::vector(limits.rows, "scheduler")?;
+        Ok(Self { kv, limits, waiting: BTreeMap::new(), running, slots })
     }
 
     /// Lets a task wait for its turn. The caller has checked with [`KvManager::fits_ever`] that all it will ever hold
@@ -154,6 +157,13 @@ impl Scheduler {
     #[must_use]
     pub fn kv(&self) -> &KvManager {
         &self.kv
+    }
+
+    /// All tasks, and what those that run hold of the cache.
+    #[cfg(test)]
+    pub fn tasks(&self) -> impl Iterator<Item = (&Task, Option<&Sequence>)> {
+        let running = self.running.iter().map(|running| (&running.task, Some(&running.cache)));
+        running.chain(self.waiting.values().map(|task| (task, None)))
     }
 
     fn find(&self, id: TaskId) -> Option<usize> {

@@ -1,19 +1,18 @@
 //! The executor as clients see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
+use super::exchange::{Exchange, Inbox};
+use super::sync::thread::{self, JoinHandle, ThreadId};
+use super::sync::{AtomicU64, Mutex, Ordering};
+use super::threads::{run_delivery, run_loop};
 use crate::error::{Error, Result};
-use crate::executor::exchange::Exchange;
 use crate::executor::intake::Intake;
 use crate::executor::mailbox::{Callback, Receiver};
-use crate::executor::parts::{ExecutorParts, assemble};
-use crate::executor::threads::{run_delivery, run_loop};
+use crate::executor::parts::{BLANKS_PER_ROW, ExecutorParts, assemble};
 use crate::executor::{ExecutorStats, IterationStats, Request, RequestId, Response};
+use crate::types::heap;
 
 /// Serves requests on one model. All methods may be called from any thread, also from callbacks but for
 /// [`shutdown`](Self::shutdown). Dropping it shuts it down.
@@ -31,16 +30,18 @@ impl Executor {
     /// Starts the loop and the delivery thread.
     ///
     /// # Errors
-    /// `InvalidArgument` for limits without room for a single token, `ThreadFailed`.
+    /// `InvalidArgument` for limits without room for a single token, `OutOfMemory`, `ThreadFailed`.
     pub fn new(parts: ExecutorParts) -> Result<Self> {
         let capacity = parts.config.max_queue.saturating_add(parts.config.max_batch_size);
         let mailbox_limit = parts.config.max_pending_responses.max(1);
+        let blanks = BLANKS_PER_ROW * parts.config.max_batch_size;
         let (mut core, intake) = assemble(parts)?;
-        let exchange = Arc::new(Exchange::new(capacity, mailbox_limit, *core.stats()));
+        let exchange = Arc::new(Exchange::new(capacity, mailbox_limit, blanks, *core.stats())?);
+        let inbox = Inbox::new(blanks)?;
         let (of_loop, of_delivery) = (exchange.clone(), exchange.clone());
         let delivery = spawn("trtllm-delivery", move || run_delivery(&of_delivery))?;
         let delivery_id = delivery.thread().id();
-        let looping = spawn("trtllm-loop", move || run_loop(&of_loop, &mut core)).inspect_err(|_| {
+        let looping = spawn("trtllm-loop", move || run_loop(&of_loop, &mut core, inbox)).inspect_err(|_| {
             // Lets the delivery thread, which has nothing to do yet, end.
             exchange.close(None, None);
         })?;
@@ -75,14 +76,13 @@ impl Executor {
     /// Asks for the end of a request; its last response follows as for any other. Nothing happens if it has ended.
     ///
     /// # Errors
-    /// `NotFound` for an id that this executor never gave.
+    /// `NotFound` for an id that this executor never gave; `OutOfMemory`, and the request goes on.
     pub fn cancel(&self, id: RequestId) -> Result<()> {
         if id.0 == 0 || id.0 >= self.next_id.load(Ordering::Relaxed) {
             let why = "this executor never gave that id".to_string();
             return Err(Error::NotFound { what: format!("request {}", id.0), why });
         }
-        self.exchange.cancel(id);
-        Ok(())
+        self.exchange.cancel(id)
     }
 
     /// Waits until there are responses of `filter`, or of any request without a callback, and takes up to `most`; never
@@ -112,16 +112,20 @@ impl Executor {
     }
 
     /// The iterations since the last call, oldest first; the latest 1024 are kept.
-    #[must_use]
-    pub fn take_iteration_stats(&self) -> Vec<IterationStats> {
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn take_iteration_stats(&self) -> Result<Vec<IterationStats>> {
         self.exchange.take_iterations()
     }
 
     /// The latest iterations, oldest first, 1024 at most, as a JSON array; they stay for
     /// [`Executor::take_iteration_stats`].
-    #[must_use]
-    pub fn iterations_json(&self) -> String {
-        serde_json::to_string(&self.exchange.iterations()).expect("plain numbers have a JSON form")
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn iterations_json(&self) -> Result<String> {
+        heap::json(&self.exchange.iterations()?, "iterations")
     }
 
     /// Whether requests are served.

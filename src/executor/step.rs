@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::executor::ledger::Ledger;
-use crate::executor::plan::{Chooser, PlannedRow, StepPlan};
+use crate::executor::plan::{Chooser, PlannedRow, StepLimits, StepPlan};
 use crate::runtime::{Batch, BatchRow, Feed, Forward, SampleFault, StepOutput, StepTime};
+use crate::types::heap;
 
 /// The model with the batch that it is given; the batch's memory is used again from step to step.
 pub(super) struct Step {
@@ -22,8 +23,29 @@ pub(super) struct RowOutput<'a> {
 }
 
 impl Step {
-    pub(super) fn new(model: Box<dyn Forward>, groups: usize) -> Self {
-        Self { model, groups, batch: Batch::default() }
+    /// Takes the memory of the largest batch; the tables of one row have up to `table_blocks` entries together.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(
+        model: Box<dyn Forward>,
+        groups: usize,
+        limits: &StepLimits,
+        table_blocks: usize,
+    ) -> Result<Self> {
+        let (tokens, rows, what) = (limits.tokens, limits.rows, "batch of a step");
+        let batch = Batch {
+            tokens: heap::vector(tokens, what)?,
+            positions: heap::vector(tokens, what)?,
+            rows: heap::vector(rows, what)?,
+            tables: heap::vector(rows.saturating_mul(table_blocks), what)?,
+            table_starts: heap::vector(rows * groups + 1, what)?,
+            logit_rows: heap::vector(limits.logit_rows, what)?,
+            feeds: heap::vector(rows, what)?,
+            samples: heap::vector(rows, what)?,
+            adjustments: heap::vector(model.sampling().unwrap_or(0), what)?,
+        };
+        Ok(Self { model, groups, batch })
     }
 
     /// What the model takes.

@@ -49,17 +49,17 @@ pub(super) struct Outcome {
     pub(super) errors: Vec<Error>,
 }
 
+impl Setting {
+    pub(super) fn fake(&self) -> Fake {
+        let Self { rows, tokens, logit_rows, blocks, block_tokens, depth, sampling, faults, .. } = *self;
+        let limits = Limits { tokens, logit_rows: logit_rows.max(rows), rows, kv_blocks: blocks };
+        Fake { depth, sampling, faults, ..Fake::new(limits, block_tokens, &self.windows) }
+    }
+}
+
 pub(super) fn core(setting: &Setting) -> (Core, Intake) {
-    let limits = Limits {
-        tokens: setting.tokens,
-        logit_rows: setting.logit_rows.max(setting.rows),
-        rows: setting.rows,
-        kv_blocks: setting.blocks,
-    };
     let config = ExecutorConfig { prefix_reuse: setting.reuse, ..ExecutorConfig::default() };
-    let fake = Fake::new(limits, setting.block_tokens, &setting.windows);
-    let Setting { depth, sampling, faults, .. } = *setting;
-    assemble(Fake { depth, sampling, faults, ..fake }.parts(config)).unwrap()
+    assemble(setting.fake().parts(config)).unwrap()
 }
 
 /// Runs a trace on a model without faults.

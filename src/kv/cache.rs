@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use super::config::KvConfig;
 use super::pool::Pool;
 use super::tree::Tree;
+use crate::error::Result;
 
 pub(super) struct Cache<S> {
     pub(super) config: KvConfig,
@@ -16,12 +17,15 @@ pub(super) struct Cache<S> {
 
 impl<S: BuildHasher> Cache<S> {
     /// An empty cache of a checked `config`.
-    pub(super) fn new(config: KvConfig, hasher: S) -> Self {
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(config: KvConfig, hasher: S) -> Result<Self> {
         let blocks = u32::try_from(config.blocks).expect("the config was checked");
-        let pools = config.groups.iter().map(|_| Pool::new(blocks)).collect();
+        let pools = config.groups.iter().map(|_| Pool::new(blocks)).collect::<Result<_>>()?;
         let nodes = if config.prefix_reuse { config.blocks } else { 0 };
-        let tree = Tree::new(config.block_tokens, config.groups.len(), nodes, hasher);
-        Cache { config, pools, tree, evicted_blocks: 0 }
+        let tree = Tree::new(config.block_tokens, config.groups.len(), nodes, config.sequences, hasher)?;
+        Ok(Cache { config, pools, tree, evicted_blocks: 0 })
     }
 
     pub(super) fn groups(&self) -> std::ops::Range<usize> {

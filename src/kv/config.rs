@@ -24,6 +24,8 @@ pub struct KvConfig {
     pub prefix_reuse: bool,
     /// Tokens for which a sequence's tables are allocated up front; a longer sequence grows its tables.
     pub sequence_tokens: usize,
+    /// Sequences that live at once, for which tables are allocated up front; more take theirs when they start.
+    pub sequences: usize,
 }
 
 impl KvConfig {

@@ -7,22 +7,24 @@ use super::config::{KvConfig, KvStats, MAX_SALT_BYTES, PrefixKey, Usage};
 use super::sequence::{Sequence, State};
 use super::verify;
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// Owns the block tables of all live sequences and the cache of prefixes. `S` hashes blocks of tokens; keyed at random
 /// by default, so that no prompt can be made to collide.
 ///
 /// The life of a sequence: [`start`](Self::start), then [`reserve`](Self::reserve), compute, [`commit`](Self::commit)
-/// in turn, at times [`truncate`](Self::truncate), and at last [`release`](Self::release). Decoding allocates no heap
-/// memory once a sequence slot has been used and sequences stay within `sequence_tokens`.
+/// in turn, at times [`truncate`](Self::truncate), and at last [`release`](Self::release). None of this allocates heap
+/// memory, but for a salt that is new, while there are no more sequences than `sequences` and all stay within
+/// `sequence_tokens`.
 pub struct KvManager<S = RandomState> {
-    cache: Cache<S>,
-    sequences: Vec<State>,
+    pub(super) cache: Cache<S>,
+    pub(super) sequences: Vec<State>,
     idle: Vec<u32>,
     stats: KvStats,
 }
 
 impl KvManager {
-    /// An empty cache. `InvalidArgument` names a field that cannot be.
+    /// An empty cache. `InvalidArgument` names a field that cannot be; `OutOfMemory`.
     pub fn new(config: KvConfig) -> Result<Self> {
         Self::with_hasher(config, RandomState::new())
     }
@@ -32,8 +34,19 @@ impl<S: BuildHasher> KvManager<S> {
     /// As [`KvManager::new`] with a given hash of token blocks. Its quality is a matter of speed, never of correctness.
     pub fn with_hasher(config: KvConfig, hasher: S) -> Result<Self> {
         config.check()?;
-        let cache = Cache::new(config, hasher);
-        Ok(KvManager { cache, sequences: Vec::new(), idle: Vec::new(), stats: KvStats::default() })
+        let sequences = config.sequences;
+        let cache = Cache::new(config, hasher)?;
+        let mut manager = KvManager {
+            cache,
+            sequences: heap::vector(sequences, "block tables")?,
+            idle: heap::vector(sequences, "block tables")?,
+            stats: KvStats::default(),
+        };
+        for slot in (0..sequences as u32).rev() {
+            manager.add_slot()?;
+            manager.idle.push(slot);
+        }
+        Ok(manager)
     }
 
     /// Starts a sequence that is going to hold `tokens`. Its [`len`](Self::len) tells how many of them were found in
@@ -46,7 +59,7 @@ impl<S: BuildHasher> KvManager<S> {
         if key.salt.len() > MAX_SALT_BYTES {
             return Err(Error::argument("salt", format!("{} bytes, at most {MAX_SALT_BYTES}", key.salt.len())));
         }
-        let slot = self.idle_slot();
+        let slot = self.idle_slot()?;
         let state = &mut self.sequences[slot as usize];
         state.live = true;
         if reuse && self.cache.config.prefix_reuse {
@@ -173,20 +186,21 @@ impl<S: BuildHasher> KvManager<S> {
         self.idle.push(sequence.0);
     }
 
-    fn idle_slot(&mut self) -> u32 {
-        self.idle.pop().unwrap_or_else(|| {
-            let config = &self.cache.config;
-            let blocks = config.blocks_of(config.sequence_tokens);
-            self.sequences.push(State::new(config.groups.len(), blocks, config.block_tokens));
-            // Every slot can be idle at once; `release` must not allocate.
-            self.idle.reserve(self.sequences.len());
-            u32::try_from(self.sequences.len() - 1).expect("fewer live sequences than 2^32")
-        })
+    fn idle_slot(&mut self) -> Result<u32> {
+        if let Some(slot) = self.idle.pop() {
+            return Ok(slot);
+        }
+        // Every slot can be idle at once; `release` must not allocate.
+        heap::reserve(&mut self.idle, self.sequences.len() + 1, "block tables")?;
+        self.add_slot()?;
+        Ok(u32::try_from(self.sequences.len() - 1).expect("fewer live sequences than 2^32"))
     }
 
-    #[cfg(test)]
-    pub(super) fn cache(&self) -> &Cache<S> {
-        &self.cache
+    fn add_slot(&mut self) -> Result<()> {
+        let config = &self.cache.config;
+        let blocks = config.blocks_of(config.sequence_tokens);
+        let state = State::new(config.groups.len(), blocks, config.block_tokens)?;
+        heap::push(&mut self.sequences, state, "block tables")
     }
 
     /// The capacities of everything that could grow.

@@ -19,6 +19,8 @@ mod tree;
 mod verify;
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod traces;

@@ -1,5 +1,10 @@
 //! The blocks of one group: reference counts, the free list, and the cached blocks in order of last use.
 
+use crate::error::Result;
+use crate::types::heap;
+
+const WHAT: &str = "bookkeeping of the KV cache";
+
 /// One group's blocks. Which tokens a block holds is the tree's knowledge; here it has at most one owning node.
 pub(super) struct Pool {
     pub(super) blocks: Vec<Block>,
@@ -22,9 +27,10 @@ pub(super) struct Block {
 
 impl Pool {
     /// `blocks` free blocks; the lowest ids are handed out first.
-    pub(super) fn new(blocks: u32) -> Self {
-        let free = (0..blocks).rev().collect();
-        Pool { blocks: vec![Block::default(); blocks as usize], free, oldest: None, newest: None, cached: 0 }
+    pub(super) fn new(blocks: u32) -> Result<Self> {
+        let free = heap::collect((0..blocks).rev(), WHAT)?;
+        let blocks = heap::collect((0..blocks).map(|_| Block::default()), WHAT)?;
+        Ok(Pool { blocks, free, oldest: None, newest: None, cached: 0 })
     }
 
     /// Blocks that can be had without taking one from a sequence.

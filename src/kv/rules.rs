@@ -7,7 +7,7 @@ use crate::error::Status;
 /// Blocks of 4 tokens, one group of whole context.
 fn config(blocks: usize) -> KvConfig {
     let groups = vec![GroupSpec { window: None }];
-    KvConfig { block_tokens: 4, blocks, groups, prefix_reuse: true, sequence_tokens: 64 }
+    KvConfig { block_tokens: 4, blocks, groups, prefix_reuse: true, sequence_tokens: 64, sequences: 1 }
 }
 
 fn manager(blocks: usize) -> KvManager<TestHash> {

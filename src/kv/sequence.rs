@@ -4,6 +4,8 @@ use std::hash::BuildHasher;
 
 use super::cache::Cache;
 use super::config::PrefixKey;
+use crate::error::Result;
+use crate::types::heap;
 
 /// The owned key of a live sequence. It is given up by [`KvManager::release`](super::KvManager::release) and by nothing
 /// else: dropping it leaks the sequence's blocks. It has a meaning only for the manager that made it.
@@ -31,14 +33,18 @@ pub(super) struct State {
 
 impl State {
     /// An empty slot whose tables have room for `blocks` entries.
-    pub(super) fn new(groups: usize, blocks: usize, block_tokens: usize) -> Self {
-        State {
-            tables: (0..groups).map(|_| Vec::with_capacity(blocks)).collect(),
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(groups: usize, blocks: usize, block_tokens: usize) -> Result<Self> {
+        let what = "block tables";
+        Ok(State {
+            tables: (0..groups).map(|_| heap::vector(blocks, what)).collect::<Result<_>>()?,
             first: vec![0; groups],
-            path: Vec::with_capacity(blocks + 1),
-            tail: Vec::with_capacity(block_tokens),
+            path: heap::vector(blocks + 1, what)?,
+            tail: heap::vector(block_tokens, what)?,
             ..State::default()
-        }
+        })
     }
 
     /// Blocks in each table.

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use super::config::PrefixKey;
+use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// Nodes live in a slab; their tokens and blocks lie in flat arrays beside it, so that a new node costs no allocation.
 pub(super) struct Tree<S> {
@@ -15,7 +17,6 @@ pub(super) struct Tree<S> {
     /// First node of each chain of equal hashes.
     pub(super) heads: HashMap<u64, u32>,
     pub(super) roots: HashMap<PrefixKey, u32>,
-    capacity: usize,
     block_tokens: usize,
     groups: usize,
     hasher: S,
@@ -45,21 +46,36 @@ pub(super) enum Kind {
 }
 
 impl<S: BuildHasher> Tree<S> {
-    /// An empty tree with room for `capacity` nodes below its roots.
-    pub(super) fn new(block_tokens: usize, groups: usize, capacity: usize, hasher: S) -> Self {
-        Tree {
-            nodes: Vec::new(),
-            vacant: Vec::new(),
-            tokens: Vec::new(),
-            blocks: Vec::new(),
-            // A map that is at most half full cleans up after removals in place.
-            heads: HashMap::with_capacity(2 * capacity),
+    /// An empty tree with room for `capacity` nodes below its roots while at most `sequences` live. There is a root for
+    /// every key that a node or a sequence has.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn new(
+        block_tokens: usize,
+        groups: usize,
+        capacity: usize,
+        sequences: usize,
+        hasher: S,
+    ) -> Result<Self> {
+        let what = "prefix tree";
+        let roots = if capacity == 0 { 0 } else { capacity + sequences };
+        let nodes = capacity + roots;
+        let mut tree = Tree {
+            nodes: heap::vector(nodes, what)?,
+            vacant: heap::vector(nodes, what)?,
+            tokens: heap::vector(nodes.saturating_mul(block_tokens), what)?,
+            blocks: heap::vector(nodes.saturating_mul(groups), what)?,
+            heads: HashMap::new(),
             roots: HashMap::new(),
-            capacity,
             block_tokens,
             groups,
             hasher,
-        }
+        };
+        // A map that is at most half full cleans up after removals in place.
+        tree.heads.try_reserve(2 * capacity).map_err(|_| Error::out_of_memory(what, 2 * capacity))?;
+        tree.roots.try_reserve(2 * roots).map_err(|_| Error::out_of_memory(what, 2 * roots))?;
+        Ok(tree)
     }
 
     /// The root of `key`, made if it is not there.
@@ -69,17 +85,7 @@ impl<S: BuildHasher> Tree<S> {
         }
         let root = self.occupy(Node { kind: Kind::Root(key.clone()), ..Node::default() });
         self.roots.insert(key.clone(), root);
-        self.reserve(self.capacity + self.roots.len());
         root
-    }
-
-    /// Allocates for `nodes` nodes, now that a sequence starts, so that none of its commits has to.
-    fn reserve(&mut self, nodes: usize) {
-        let more = nodes.saturating_sub(self.nodes.len());
-        self.nodes.reserve(more);
-        self.tokens.reserve(more * self.block_tokens);
-        self.blocks.reserve(more * self.groups);
-        self.vacant.reserve(nodes.saturating_sub(self.vacant.len()));
     }
 
     /// The child of `parent` that holds exactly `tokens`. The hash only narrows the search.

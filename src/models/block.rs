@@ -61,7 +61,7 @@ impl<'a> Decoder<'a> {
         self.graph.apply(Op::GatherRows, &[x], &[], "rows")
     }
 
-    /// The output head: the embedding table when tied, else a tensor of its own.
+    /// The output head: the embedding table when tied, else a tensor of its own; capped where the model caps its logits.
     pub fn head(mut self, x: ValueId, table: WeightId) -> Result<Graph> {
         let shape = [self.config.vocab_size, self.config.hidden_size];
         let weight = if self.config.tie_word_embeddings {
@@ -70,14 +70,21 @@ impl<'a> Decoder<'a> {
             let recipe = self.tensors.top("lm_head.weight", &shape)?;
             self.graph.weight("lm_head.weight", &shape, recipe)
         };
-        let logits = self.linear(x, &Affine { weight, bias: None }, "logits".into())?;
+        let head = Affine { weight, bias: None };
+        let logits = match self.config.logit_soft_cap {
+            None => self.linear(x, &head, "logits".into())?,
+            Some(cap) => {
+                let uncapped = self.linear(x, &head, "uncapped_logits".into())?;
+                self.graph.apply(Op::SoftCap { cap }, &[uncapped], &[], "logits")?
+            }
+        };
         self.graph.output("logits", logits);
         Ok(self.graph)
     }
 
     fn attention(&self, layer: usize) -> Result<AttentionSpec> {
         let config = self.config;
-        let by_head_dim = if config.attention_scale.by_head_dim { (config.head_dim as f64).sqrt() } else { 1.0 };
+        let root = config.attention_scale.by_root_of.sqrt();
         let by_layer = if config.attention_scale.by_layer { (layer + 1) as f64 } else { 1.0 };
         let (group, place) = self.cache(layer).ok_or_else(|| Error::internal("attention", "a layer has no cache"))?;
         Ok(AttentionSpec {
@@ -86,7 +93,8 @@ impl<'a> Decoder<'a> {
             heads: config.heads,
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
-            scale: (1.0 / (by_head_dim * by_layer)) as f32,
+            scale: (1.0 / (root * by_layer)) as f32,
+            soft_cap: config.attention_soft_cap,
         })
     }
 

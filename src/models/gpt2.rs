@@ -13,7 +13,7 @@ pub(super) fn build(config: &ModelConfig, tensors: &Tensors) -> Result<Graph> {
     let graph = &mut gpt2.decoder.graph;
     let table = tensors.weight(graph, "wte.weight", &[config.vocab_size, config.hidden_size])?;
     let positions = tensors.weight(graph, "wpe.weight", &[config.max_positions, config.hidden_size])?;
-    let words = graph.apply(Op::Embedding, &[gpt2.decoder.ids], &[table], "words")?;
+    let words = graph.apply(Op::Embedding { scale: 1.0 }, &[gpt2.decoder.ids], &[table], "words")?;
     let places = graph.apply(Op::PositionEmbedding, &[gpt2.decoder.positions], &[positions], "places")?;
     let mut hidden = gpt2.decoder.add(words, places, "hidden".into())?;
     for layer in 0..config.layers {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{TensorIndex, Tensors, gpt2, llama, mistral, qwen2};
+use super::{TensorIndex, Tensors, gemma2, gemma3, gpt2, llama, mistral, phi3, qwen2, qwen3};
 use crate::checkpoint::ModelConfig;
 use crate::error::{Error, Result};
 use crate::network::Graph;
@@ -15,15 +15,19 @@ struct Family {
     build: fn(&ModelConfig, &Tensors) -> Result<Graph>,
 }
 
-const FAMILIES: [Family; 4] = [
-    Family { architecture: "LlamaForCausalLM", prefix: "model.", probe: "embed_tokens.weight", build: llama::build },
-    Family { architecture: "Qwen2ForCausalLM", prefix: "model.", probe: "embed_tokens.weight", build: qwen2::build },
-    Family {
-        architecture: "MistralForCausalLM",
-        prefix: "model.",
-        probe: "embed_tokens.weight",
-        build: mistral::build,
-    },
+/// A family whose body is stored under `model.`.
+const fn gated(architecture: &'static str, build: fn(&ModelConfig, &Tensors) -> Result<Graph>) -> Family {
+    Family { architecture, prefix: "model.", probe: "embed_tokens.weight", build }
+}
+
+const FAMILIES: [Family; 8] = [
+    gated("LlamaForCausalLM", llama::build),
+    gated("Qwen2ForCausalLM", qwen2::build),
+    gated("Qwen3ForCausalLM", qwen3::build),
+    gated("MistralForCausalLM", mistral::build),
+    gated("Phi3ForCausalLM", phi3::build),
+    gated("Gemma2ForCausalLM", gemma2::build),
+    gated("Gemma3ForCausalLM", gemma3::build),
     Family { architecture: "GPT2LMHeadModel", prefix: "transformer.", probe: "wte.weight", build: gpt2::build },
 ];
 

@@ -3,40 +3,50 @@
 
 use std::f64::consts::PI;
 
-use crate::checkpoint::{RopeConfig, RopeScaling, Yarn};
+use crate::checkpoint::{LongRope, RopeConfig, RopeScaling, Yarn};
 
-/// Frequencies of the `head_dim / 2` pairs, and the factor on cosine and sine.
+/// Frequencies of the `rotary_dim / 2` pairs, and the factor on cosine and sine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frequencies {
     pub inverse: Vec<f32>,
     pub scale: f32,
 }
 
-/// Frequencies for whole heads of `head_dim`, an even number.
+/// Frequencies of a model of which `positions` are in use.
 #[must_use]
-pub fn frequencies(rope: &RopeConfig, head_dim: usize) -> Frequencies {
-    let periods = periods(rope.theta, head_dim);
+pub fn frequencies(rope: &RopeConfig, positions: usize) -> Frequencies {
+    let periods = periods(rope.theta, rope.rotary_dim);
     let plain = periods.iter().map(|p| p.recip());
-    match rope.scaling {
+    match &rope.scaling {
         RopeScaling::Default => Frequencies { inverse: plain.collect(), scale: 1.0 },
         RopeScaling::Linear { factor } => {
-            Frequencies { inverse: plain.map(|f| f / factor as f32).collect(), scale: 1.0 }
+            Frequencies { inverse: plain.map(|f| f / *factor as f32).collect(), scale: 1.0 }
         }
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
-            let ramp =
-                Llama3 { factor, low: low_freq_factor, high: high_freq_factor, original: original_max_positions };
+            let (factor, low, high) = (*factor, *low_freq_factor, *high_freq_factor);
+            let ramp = Llama3 { factor, low, high, original: *original_max_positions };
             Frequencies { inverse: plain.map(|f| ramp.stretch(f)).collect(), scale: 1.0 }
         }
         RopeScaling::Yarn(yarn) => {
-            Frequencies { inverse: stretch_yarn(&yarn, rope.theta, &periods), scale: yarn.attention_factor as f32 }
+            Frequencies { inverse: stretch_yarn(yarn, rope.theta, &periods), scale: yarn.attention_factor as f32 }
+        }
+        RopeScaling::Long(long) => {
+            let inverse = stretches(long, positions).iter().zip(&periods).map(|(s, p)| (*s as f32 * p).recip());
+            Frequencies { inverse: inverse.collect(), scale: long.attention_factor as f32 }
         }
     }
 }
 
-/// `theta^(2i/head_dim)`.
-fn periods(theta: f64, head_dim: usize) -> Vec<f32> {
+/// Those for long contexts where a context may become longer than the pretraining's. A request's length must not decide:
+/// what its first tokens left in the cache would then have turned by other angles than what follows.
+fn stretches(long: &LongRope, positions: usize) -> &[f64] {
+    if positions > long.original_max_positions { &long.long } else { &long.short }
+}
+
+/// `theta^(2i/dims)`.
+fn periods(theta: f64, dims: usize) -> Vec<f32> {
     let theta = f64::from(theta as f32);
-    (0..head_dim / 2).map(|i| theta.powf(f64::from((2 * i) as f32 / head_dim as f32)) as f32).collect()
+    (0..dims / 2).map(|i| theta.powf(f64::from((2 * i) as f32 / dims as f32)) as f32).collect()
 }
 
 struct Llama3 {

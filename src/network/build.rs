@@ -165,9 +165,9 @@ mod tests {
         let mut graph = Graph::new("g");
         let ids = graph.input("ids");
         let table = graph.weight("embed", &[8], Recipe::Tensor("t".into()));
-        let error = graph.node(Op::Embedding, &[ids], &[table], "embed").unwrap_err();
+        let error = graph.node(Op::Embedding { scale: 1.0 }, &[ids], &[table], "embed").unwrap_err();
         assert!(matches!(&error, Error::InvalidNetwork { what, .. } if what == "embed: weight 0"), "{error}");
-        let error = graph.node(Op::Embedding, &[ValueId(9)], &[table], "embed").unwrap_err();
+        let error = graph.node(Op::Embedding { scale: 1.0 }, &[ValueId(9)], &[table], "embed").unwrap_err();
         assert!(matches!(&error, Error::InvalidNetwork { what, .. } if what == "embed: input 0"), "{error}");
     }
 }

@@ -206,7 +206,7 @@ mod tests {
         let mut graph = Graph::new("a \"b\" \\");
         let ids = graph.input("i\"]; evil [x=\"");
         let table = graph.weight("t\"\n\\", &[4, 2], super::super::Recipe::tensor("t"));
-        let x = graph.apply(Op::Embedding, &[ids], &[table], "layers.0.x\"")?;
+        let x = graph.apply(Op::Embedding { scale: 1.0 }, &[ids], &[table], "layers.0.x\"")?;
         graph.output("out\"", x);
         let dot = graph.dot();
         // Without what is quoted there is nothing of the names left, and every quote has its partner.

@@ -42,6 +42,8 @@ pub enum Recipe {
     Concat(Vec<Recipe>),
     /// Rows `start..start+rows` of a matrix, or elements of a vector.
     Rows { of: Box<Recipe>, start: usize, rows: usize },
+    /// `addend` more than each element: how gains that a checkpoint stores as their distance from 1 become gains.
+    Plus { of: Box<Recipe>, addend: f32 },
     /// Values known when the network is defined, e.g. rope frequencies.
     Constant(Vec<f32>),
 }

@@ -18,7 +18,10 @@ pub(super) fn infer(op: &Op, inputs: &[Operand], weights: &[&[usize]], caches: &
     let on = Operands { inputs, weights };
     on.count(op)?;
     match op {
-        Op::Embedding | Op::PositionEmbedding => {
+        Op::Embedding { .. } | Op::PositionEmbedding => {
+            if let Op::Embedding { scale } = op {
+                finite("scale", *scale)?;
+            }
             let (rows, width) = (on.tokens(0)?, on.weight_matrix(0)?.1);
             Ok(result(rows, width))
         }
@@ -46,7 +49,11 @@ pub(super) fn infer(op: &Op, inputs: &[Operand], weights: &[&[usize]], caches: &
             }
             Ok(result(rows, width))
         }
-        Op::RmsNorm { eps } | Op::LayerNorm { eps } => {
+        Op::RmsNorm { eps } => {
+            let (rows, width) = on.normed_parts(*eps)?;
+            Ok(result(rows, width))
+        }
+        Op::LayerNorm { eps } => {
             let (rows, width) = on.normed(*eps)?;
             Ok(result(rows, width))
         }
@@ -61,6 +68,11 @@ pub(super) fn infer(op: &Op, inputs: &[Operand], weights: &[&[usize]], caches: &
             Ok(result(rows, width))
         }
         Op::Activate { .. } => {
+            let (rows, width) = on.matrix(0)?;
+            Ok(result(rows, width))
+        }
+        Op::SoftCap { cap } => {
+            positive("cap", *cap)?;
             let (rows, width) = on.matrix(0)?;
             Ok(result(rows, width))
         }
@@ -114,13 +126,13 @@ pub(super) fn infer(op: &Op, inputs: &[Operand], weights: &[&[usize]], caches: &
 /// `(inputs, weights)` that an operation takes.
 pub(super) fn arity(op: &Op) -> (usize, usize) {
     match op {
-        Op::Embedding | Op::PositionEmbedding | Op::RopeAngles { .. } | Op::RmsNorm { .. } => (1, 1),
+        Op::Embedding { .. } | Op::PositionEmbedding | Op::RopeAngles { .. } | Op::RmsNorm { .. } => (1, 1),
         Op::Linear { bias, .. } => (1, 1 + usize::from(*bias)),
         Op::GatedLinear { bias, .. } => (1, if *bias { 4 } else { 2 }),
         Op::LayerNorm { .. } => (1, 2),
         Op::AddRmsNorm { .. } => (2, 1),
         Op::AddLayerNorm { .. } => (2, 2),
-        Op::Activate { .. } | Op::Slice { .. } | Op::GatherRows => (1, 0),
+        Op::Activate { .. } | Op::SoftCap { .. } | Op::Slice { .. } | Op::GatherRows => (1, 0),
         Op::Add | Op::Mul | Op::Rope(_) | Op::CacheAppend(_) | Op::Attention(_) => (2, 0),
         Op::FusedAttention { rope, .. } => (3 + usize::from(rope.is_some()), 0),
     }
@@ -133,6 +145,9 @@ fn result(rows: &Dim, columns: usize) -> Inferred {
 /// Columns of q and of the result; checks the spec against its cache.
 fn attended(spec: &AttentionSpec, caches: &[CacheGroup]) -> Result<usize> {
     finite("scale", spec.scale)?;
+    if let Some(cap) = spec.soft_cap {
+        positive("soft_cap", cap)?;
+    }
     let group = caches
         .get(spec.group)
         .ok_or_else(|| invalid("cache group", format!("{} of {} groups", spec.group, caches.len())))?;
@@ -154,6 +169,20 @@ fn product(what: &str, a: usize, b: usize) -> Result<usize> {
 
 fn finite(what: &str, value: f32) -> Result<()> {
     if value.is_finite() { Ok(()) } else { Err(invalid(what, format!("{value} is not finite"))) }
+}
+
+fn not_negative(what: &str, value: f32) -> Result<()> {
+    match value.is_finite() && value >= 0.0 {
+        true => Ok(()),
+        false => Err(invalid(what, format!("{value} is not a finite number >= 0"))),
+    }
+}
+
+fn positive(what: &str, value: f32) -> Result<()> {
+    match value.is_finite() && value > 0.0 {
+        true => Ok(()),
+        false => Err(invalid(what, format!("{value} is not a finite number > 0"))),
+    }
 }
 
 fn invalid(what: impl Into<String>, why: impl Into<String>) -> Error {
@@ -229,14 +258,22 @@ impl<'a> Operands<'a> {
 
     /// Rows and columns of input 0 of a norm, whose weights are as wide.
     fn normed(&self, eps: f32) -> Result<(&'a Dim, usize)> {
-        if !(eps.is_finite() && eps >= 0.0) {
-            return Err(invalid("eps", format!("{eps} is not a finite number >= 0")));
-        }
+        not_negative("eps", eps)?;
         let (rows, width) = self.matrix(0)?;
         for at in 0..self.weights.len() {
             self.weight_vector(at, Some(width))?;
         }
         Ok((rows, width))
+    }
+
+    /// Rows and columns of input 0 of a norm over parts of a row, each as wide as weight 0.
+    fn normed_parts(&self, eps: f32) -> Result<(&'a Dim, usize)> {
+        not_negative("eps", eps)?;
+        let ((rows, width), part) = (self.matrix(0)?, self.weight_vector(0, None)?);
+        match width.is_multiple_of(part) {
+            true => Ok((rows, width)),
+            false => Err(invalid("weight 0", format!("its {part} elements do not divide {width} columns"))),
+        }
     }
 
     fn weight_matrix(&self, at: usize) -> Result<(usize, usize)> {
@@ -294,7 +331,7 @@ mod tests {
     }
 
     fn spec() -> AttentionSpec {
-        AttentionSpec { group: 0, layer: 0, heads: 4, kv_heads: 2, head_dim: 4, scale: 0.5 }
+        AttentionSpec { group: 0, layer: 0, heads: 4, kv_heads: 2, head_dim: 4, scale: 0.5, soft_cap: None }
     }
 
     /// Infers with f32 matrices of `columns` rows-by-token; a width of 0 in first place of `ids` means i32[tokens].
@@ -332,6 +369,8 @@ mod tests {
         let fused = Op::FusedAttention { attention: spec(), rope: Some(rope) };
         assert_eq!(check(fused, &[16, 8, 8, 4], &[]).unwrap(), [16]);
         assert_eq!(check(Op::Slice { start: 3, columns: 5 }, &[8], &[]).unwrap(), [5]);
+        assert_eq!(check(Op::RmsNorm { eps: 1e-5 }, &[12], &[&[4]]).unwrap(), [12]);
+        assert_eq!(check(Op::SoftCap { cap: 30.0 }, &[8], &[]).unwrap(), [8]);
     }
 
     #[test]
@@ -341,8 +380,13 @@ mod tests {
         assert_eq!(culprit(check(linear.clone(), &[8], &[&[6, 8], &[5]])), "weight 1");
         assert_eq!(culprit(check(linear, &[8], &[&[6, 8]])), "linear");
         assert_eq!(culprit(check(Op::Add, &[8, 9], &[])), "input 1");
-        assert_eq!(culprit(check(Op::Embedding, &[8], &[&[4, 4]])), "input 0");
+        assert_eq!(culprit(check(Op::Embedding { scale: 1.0 }, &[8], &[&[4, 4]])), "input 0");
         assert_eq!(culprit(check(Op::RmsNorm { eps: f32::NAN }, &[8], &[&[8]])), "eps");
+        assert_eq!(culprit(check(Op::RmsNorm { eps: 1e-5 }, &[12], &[&[5]])), "weight 0");
+        assert_eq!(culprit(check(Op::RmsNorm { eps: 1e-5 }, &[12], &[&[0]])), "weight 0");
+        assert_eq!(culprit(check(Op::AddRmsNorm { eps: 1e-5 }, &[12, 12], &[&[4]])), "weight 0");
+        assert_eq!(culprit(check(Op::SoftCap { cap: 0.0 }, &[8], &[])), "cap");
+        assert_eq!(culprit(check(Op::Embedding { scale: f32::INFINITY }, &[8], &[&[4, 4]])), "scale");
         assert_eq!(culprit(check(Op::Slice { start: usize::MAX, columns: 2 }, &[8], &[])), "input 0");
         assert_eq!(culprit(check(Op::Rope(RopeSpec { head_dim: 4, rotary_dim: 3 }), &[8, 3], &[])), "rope");
         assert_eq!(culprit(check(Op::CacheAppend(spec()), &[8, 4], &[])), "input 1");
@@ -350,6 +394,8 @@ mod tests {
         assert_eq!(culprit(check(Op::Attention(no_cache), &[16, 0], &[])), "cache group");
         let no_layer = AttentionSpec { layer: 1, ..spec() };
         assert_eq!(culprit(check(Op::Attention(no_layer), &[16, 0], &[])), "cache layer");
+        let uncapped = AttentionSpec { soft_cap: Some(f32::NAN), ..spec() };
+        assert_eq!(culprit(check(Op::Attention(uncapped), &[16, 0], &[])), "soft_cap");
         let uneven = AttentionSpec { heads: 3, ..spec() };
         assert_eq!(culprit(check(Op::Attention(uneven), &[12, 0], &[])), "heads");
     }

@@ -108,14 +108,15 @@ fn attributes(op: &Op) -> String {
         Op::RmsNorm { eps } | Op::LayerNorm { eps } | Op::AddRmsNorm { eps } | Op::AddLayerNorm { eps } => {
             format!("eps={eps:?}")
         }
-        Op::RopeAngles { scale } if *scale != 1.0 => format!("scale={scale}"),
+        Op::Embedding { scale } | Op::RopeAngles { scale } if *scale != 1.0 => format!("scale={scale}"),
+        Op::SoftCap { cap } => format!("cap={cap}"),
         Op::Rope(spec) => format!("{} of {}", spec.rotary_dim, spec.head_dim),
         Op::Slice { start, columns } => format!("columns {start}..{}", start + columns),
         Op::CacheAppend(spec) => format!("cache={}.{}", spec.group, spec.layer),
         Op::Attention(spec) => heads(spec),
         Op::FusedAttention { attention, rope: None } => heads(attention),
         Op::FusedAttention { attention, rope: Some(rope) } => format!("{} rope={}", heads(attention), rope.rotary_dim),
-        Op::Embedding
+        Op::Embedding { .. }
         | Op::PositionEmbedding
         | Op::RopeAngles { .. }
         | Op::Linear { activation: None, .. }
@@ -127,7 +128,8 @@ fn attributes(op: &Op) -> String {
 
 fn heads(spec: &crate::types::AttentionSpec) -> String {
     let (q, kv, width) = (spec.heads, spec.kv_heads, spec.head_dim);
-    format!("cache={}.{} heads={q}/{kv}x{width} scale={}", spec.group, spec.layer, spec.scale)
+    let cap = spec.soft_cap.map_or(String::new(), |cap| format!(" cap={cap}"));
+    format!("cache={}.{} heads={q}/{kv}x{width} scale={}{cap}", spec.group, spec.layer, spec.scale)
 }
 
 fn function(activation: Activation) -> &'static str {

@@ -23,6 +23,12 @@ impl Recipe {
         Recipe::Rows { of: Box::new(self), start, rows }
     }
 
+    /// Every element with `addend` more.
+    #[must_use]
+    pub fn plus(self, addend: f32) -> Self {
+        Recipe::Plus { of: Box::new(self), addend }
+    }
+
     /// The parts stacked: nested stacks are flattened, adjacent rows of one matrix become one range, constants join.
     pub fn concat(parts: impl IntoIterator<Item = Recipe>) -> Self {
         let mut joined: Vec<Recipe> = Vec::new();
@@ -58,6 +64,7 @@ impl std::fmt::Display for Recipe {
                 write!(f, "concat({})", parts.join(", "))
             }
             Recipe::Rows { of, start, rows } => write!(f, "{of}[{start}..{}]", start + rows),
+            Recipe::Plus { of, addend } => write!(f, "{addend} + {of}"),
             Recipe::Constant(values) => write!(f, "constant({} values)", values.len()),
         }
     }
@@ -80,5 +87,6 @@ mod tests {
     fn text_reads_as_it_is_made() {
         let recipe = Recipe::concat([Recipe::tensor("a"), Recipe::tensor("b").transposed().rows(2, 3)]);
         assert_eq!(recipe.to_string(), "concat(a, transpose(b)[2..5])");
+        assert_eq!(Recipe::tensor("a").plus(1.0).to_string(), "1 + a");
     }
 }

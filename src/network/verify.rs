@@ -125,6 +125,7 @@ fn fits(weight: &Weight) -> Result<()> {
 fn known_rows(recipe: &Recipe) -> Result<Option<usize>> {
     match recipe {
         Recipe::Tensor(_) | Recipe::Transpose(_) => Ok(None),
+        Recipe::Plus { of, .. } => known_rows(of),
         Recipe::Constant(values) => Ok(Some(values.len())),
         Recipe::Rows { of, start, rows } => {
             let end = start.checked_add(*rows).ok_or_else(|| invalid("recipe", "rows overflow"))?;
@@ -153,10 +154,10 @@ mod tests {
     fn graph() -> Graph {
         let mut g = Graph::new("g");
         g.caches.push(CacheGroup { layers: vec![0], kv_heads: 2, head_dim: 4, window: None });
-        let spec = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5 };
+        let spec = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5, soft_cap: None };
         let ids = g.input("ids");
         let table = g.weight("table", &[16, 8], Recipe::tensor("t"));
-        let x = g.apply(Op::Embedding, &[ids], &[table], "x").unwrap();
+        let x = g.apply(Op::Embedding { scale: 1.0 }, &[ids], &[table], "x").unwrap();
         let cache = g.apply(Op::CacheAppend(spec), &[x, x], &[], "cache").unwrap();
         let y = g.apply(Op::Attention(spec), &[x, cache], &[], "y").unwrap();
         let rows = g.apply(Op::GatherRows, &[y], &[], "rows").unwrap();

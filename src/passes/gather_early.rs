@@ -57,9 +57,10 @@ fn row_by_row(op: &Op) -> bool {
         | Op::Add
         | Op::Mul
         | Op::Activate { .. }
+        | Op::SoftCap { .. }
         | Op::Rope(_)
         | Op::Slice { .. } => true,
-        Op::Embedding
+        Op::Embedding { .. }
         | Op::PositionEmbedding
         | Op::RopeAngles { .. }
         | Op::CacheAppend(_)

@@ -38,11 +38,11 @@ fn operands(flow: &Flow, node: &Node) -> Option<[ValueId; 3]> {
     }
 }
 
-/// The linear layer without activation that makes `value`, seen through rope.
+/// The linear layer without activation that makes `value`, seen through rope and through norms of its heads.
 fn plain_linear(flow: &Flow, value: ValueId) -> Option<NodeId> {
     match flow.producer(value)? {
         (id, Node { op: Op::Linear { activation: None, .. }, .. }) => Some(id),
-        (_, Node { op: Op::Rope(_), inputs, .. }) => plain_linear(flow, inputs[0]),
+        (_, Node { op: Op::Rope(_) | Op::RmsNorm { .. }, inputs, .. }) => plain_linear(flow, inputs[0]),
         _ => None,
     }
 }

@@ -6,13 +6,22 @@ mod evaluate;
 use proptest::prelude::*;
 
 use super::*;
-use crate::network::NodeId;
+use crate::network::{NodeId, Recipe};
 use crate::types::Op;
-use decoder::{Design, designs};
+use decoder::{Design, Extras, designs};
 use evaluate::{Matrix, evaluate};
 
 fn plain() -> Design {
-    Design { layers: 2, rope: true, layer_norm: false, gated: true, biases: [false; 5], swapped: false, k_leaks: false }
+    Design {
+        layers: 2,
+        rope: true,
+        layer_norm: false,
+        gated: true,
+        biases: [false; 5],
+        swapped: false,
+        k_leaks: false,
+        extras: Extras::default(),
+    }
 }
 
 fn count(graph: &Graph, name: &str) -> usize {
@@ -56,6 +65,40 @@ fn everything_fuses() {
     assert_eq!(count(&graph, "linear"), 7);
     let used = graph.nodes.iter().flat_map(|node| &node.weights).collect::<std::collections::HashSet<_>>();
     assert_eq!(used.len(), graph.weights.len());
+}
+
+#[test]
+fn everything_fuses_around_norms_of_heads_and_norms_after_parts() {
+    let extras = Extras { head_norms: true, norms_after: true, gains_above_one: true, caps: true, joint: true };
+    let (mut graph, _) = Design { extras, ..plain() }.build();
+    let reports = run(&mut graph, PassSet::all()).unwrap();
+    for (pass, wanted) in [("qkv", 2), ("gated_linear", 2), ("residual_norm", 4), ("attention", 2)] {
+        assert_eq!(rewrites(&reports, pass), wanted, "{pass}");
+    }
+    // Two layers of (q, k, after attention, after the feed-forward part), and the first norm of all.
+    for (op, wanted) in [("rms_norm", 2 * 4 + 1), ("linear", 7), ("add_rms_norm", 4), ("rope", 0), ("add", 0)] {
+        assert_eq!(count(&graph, op), wanted, "{op} in\n{}", graph.text());
+    }
+    // The tensor that held q, k and v is one matrix again.
+    let joint = graph.weights.iter().filter(|w| matches!(&w.recipe, Recipe::Rows { start: 0, .. })).map(|w| w.shape[0]);
+    assert_eq!(joint.filter(|rows| *rows == 8 * 4).count(), 2);
+}
+
+/// A sum whose parts are normed, as no family does: there is no operation that adds and norms parts.
+#[test]
+fn a_sum_is_not_taken_into_a_norm_of_its_parts() {
+    let (mut graph, tensors) = plain().build();
+    let sum = graph.nodes.iter().find(|node| matches!(node.op, Op::Add)).unwrap().outputs[0];
+    let norm =
+        graph.nodes.iter_mut().find(|node| matches!(node.op, Op::RmsNorm { .. }) && node.inputs == [sum]).unwrap();
+    let whole = norm.weights[0];
+    let half = graph.weights[whole.0].recipe.clone().rows(0, 4);
+    let half = graph.weight("half", &[4], half);
+    graph.nodes.iter_mut().filter(|node| node.weights == [whole]).for_each(|node| node.weights = vec![half]);
+    let before = evaluate(&graph, &tensors);
+    let reports = run(&mut graph, PassSet::all()).unwrap();
+    assert_eq!(rewrites(&reports, "residual_norm"), 3);
+    assert!(difference(&before, &evaluate(&graph, &tensors)) < 1e-9);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::backend::{Batch, Device};
 use crate::engine::{Engine, Limits, Target};
 use crate::error::Result;
 use crate::runtime::check::check_batch;
+use crate::types::heap;
 
 /// Which device of its kind runs a model, and how.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +72,7 @@ impl OpenDevice {
             Self::Cpu(device) => Box::new(Session::new(engine, device, limits)?),
             Self::Cuda(device) => {
                 let program = device.load(&engine, limits)?;
-                Box::new(CudaModel { program, sampled: Vec::with_capacity(limits.logit_rows), engine })
+                Box::new(CudaModel { program, sampled: heap::vector(limits.logit_rows, "sampled tokens")?, engine })
             }
         })
     }

@@ -2,6 +2,7 @@
 
 use crate::engine::{Limits, Plan};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// Alignment of workspace slots: a cache line, and a full vector on every instruction set.
 const SLOT_ALIGNMENT: usize = 64;
@@ -23,14 +24,14 @@ impl MemoryPlan {
     /// Sizes of everything `plan` needs under `limits`.
     ///
     /// # Errors
-    /// `RequestTooLarge` when a size does not fit the address space.
+    /// `RequestTooLarge` when a size does not fit the address space; `OutOfMemory`.
     pub fn new(plan: &Plan, limits: &Limits) -> Result<Self> {
         let too_large = || Error::RequestTooLarge {
             what: "executor limits".into(),
             why: format!("{} tokens, {} KV blocks overflow the address space", limits.tokens, limits.kv_blocks),
         };
-        let mut slot_offsets = Vec::with_capacity(plan.slots.len());
-        let mut slot_bytes = Vec::with_capacity(plan.slots.len());
+        let mut slot_offsets = heap::vector(plan.slots.len(), "memory plan")?;
+        let mut slot_bytes = heap::vector(plan.slots.len(), "memory plan")?;
         let mut workspace = 0usize;
         for slot in &plan.slots {
             let tokens = slot.bytes_per_token.checked_mul(limits.tokens);

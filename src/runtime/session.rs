@@ -8,6 +8,7 @@ use super::{Forward, MemoryPlan, StepOutput};
 use crate::backend::{Batch, Bindings, Buffer, Device, Kernel, Region, StepTime};
 use crate::engine::{Engine, Limits};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// A loaded model. Fields drop in order: kernels before the memory that they point into.
 pub struct Session {
@@ -34,8 +35,10 @@ impl Session {
         let plan = engine.plan();
         let memory = MemoryPlan::new(plan, &limits)?;
         let memory_bytes = memory.total().saturating_add(device.scratch_bytes(plan, &limits)) as u64;
-        let mut buffers = Vec::with_capacity(plan.weights.len() + plan.kv_groups.len() + 1);
+        let (weights, pools, what) = (plan.weights.len(), plan.kv_groups.len(), "list of buffers");
+        let mut buffers = heap::vector(weights + pools + 1, what)?;
         let mut bindings = Bindings { kv_blocks: limits.kv_blocks, ..Bindings::default() };
+        heap::reserve(&mut bindings.weights, weights, what)?;
         for (index, weight) in plan.weights.iter().enumerate() {
             // SAFETY: the engine owns the bytes and this session holds the engine, declared after the buffers.
             let buffer = unsafe { device.bind(engine.weight(index), &weight.name)? };
@@ -44,9 +47,9 @@ impl Session {
         }
         let workspace = device.allocate(memory.workspace, "workspace")?;
         let base = workspace.region().address;
-        bindings.slots = std::iter::zip(&memory.slot_offsets, &memory.slot_bytes)
-            .map(|(offset, bytes)| Region { address: base + offset, bytes: *bytes })
-            .collect();
+        let slots = std::iter::zip(&memory.slot_offsets, &memory.slot_bytes);
+        bindings.slots =
+            heap::collect(slots.map(|(offset, bytes)| Region { address: base + offset, bytes: *bytes }), what)?;
         buffers.push(workspace);
         for bytes in &memory.cache {
             let pool = device.allocate(*bytes, "KV cache")?;
@@ -54,9 +57,10 @@ impl Session {
             buffers.push(pool);
         }
         let logits = logits_region(&engine, &bindings)?;
-        let kernels = (0..plan.steps.len())
-            .map(|step| device.prepare(plan, step, &bindings, &limits))
-            .collect::<Result<Vec<_>>>()?;
+        let mut kernels = heap::vector(plan.steps.len(), "list of kernels")?;
+        for step in 0..plan.steps.len() {
+            kernels.push(device.prepare(plan, step, &bindings, &limits)?);
+        }
         Ok(Self {
             kernels,
             device,

@@ -1,9 +1,12 @@
 //! Changes to a row of logits that depend on what was said before: penalties, bias, bans.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::runtime::{Adjustment, Change, SampleRow};
 use crate::sampling::SamplingParams;
+use crate::types::heap;
 
 /// What one sequence has said, kept as the changes that it makes to the next row of logits.
 #[derive(Debug)]
@@ -16,17 +19,25 @@ pub(super) struct History {
 }
 
 impl History {
-    pub(super) fn new(params: Arc<SamplingParams>, prompt: &[u32], eos: &[u32]) -> Self {
-        let mut seen = if params.repetition_penalty == 1.0 { Vec::new() } else { prompt.to_vec() };
-        seen.sort_unstable();
-        seen.dedup();
-        let seen = seen.into_iter().map(|token| Adjustment { token, change: Change::Seen { generated: 0 } });
-        let biases = params.logit_bias.iter().map(|b| Adjustment { token: b.token, change: Change::Bias(b.bias) });
-        let banned = eos.iter().filter(|_| params.min_tokens > 0);
+    /// Takes the memory of all changes that the sequence can ever make.
+    pub(super) fn new(params: Arc<SamplingParams>, prompt: &[u32], eos: &[u32]) -> Result<Self> {
+        let seen = if params.repetition_penalty == 1.0 { &[] } else { prompt };
+        let mut history = Self { params, adjustments: Vec::new(), generated: 0 };
+        let generated = if history.penalises() { history.params.max_tokens as usize } else { 0 };
+        let most = seen.len() + history.params.logit_bias.len() + eos.len() + generated;
+        history.adjustments = heap::vector(most, "changes to logits")?;
+        let seen = seen.iter().map(|&token| Adjustment { token, change: Change::Seen { generated: 0 } });
+        let biases =
+            history.params.logit_bias.iter().map(|b| Adjustment { token: b.token, change: Change::Bias(b.bias) });
+        let banned = eos.iter().filter(|_| history.params.min_tokens > 0);
         let bans = banned.map(|&token| Adjustment { token, change: Change::Ban });
-        let mut adjustments: Vec<_> = seen.chain(biases).chain(bans).collect();
-        adjustments.sort_by_key(|adjustment| adjustment.token);
-        Self { params, adjustments, generated: 0 }
+        history.adjustments.extend(seen);
+        history.adjustments.sort_unstable_by_key(|adjustment| adjustment.token);
+        history.adjustments.dedup();
+        history.adjustments.extend(biases.chain(bans));
+        // A stable sort would take memory; biases of one token add up in any order, so that theirs need only be fixed.
+        history.adjustments.sort_unstable_by(in_order);
+        Ok(history)
     }
 
     /// Tokens generated so far.
@@ -69,6 +80,17 @@ impl History {
             _ => self.adjustments.insert(at, Adjustment { token, change: Change::Seen { generated: 1 } }),
         }
     }
+}
+
+/// By token, and those of one token as they apply.
+fn in_order(a: &Adjustment, b: &Adjustment) -> Ordering {
+    let rank = |change: &Change| match *change {
+        Change::Seen { .. } => (0, 0.0),
+        Change::Bias(bias) => (1, bias),
+        Change::Ban => (2, 0.0),
+    };
+    let ((rank_a, bias_a), (rank_b, bias_b)) = (rank(&a.change), rank(&b.change));
+    a.token.cmp(&b.token).then(rank_a.cmp(&rank_b)).then(bias_a.total_cmp(&bias_b))
 }
 
 /// Changes a row of logits in place; `last` counts as one more generated token. Values stay below +inf, so that extreme
@@ -114,7 +136,7 @@ mod tests {
     fn sampler(change: impl FnOnce(&mut SamplingParams), prompt: &[u32], output: &[u32]) -> Sampler {
         let mut params = SamplingParams::default();
         change(&mut params);
-        let mut sampler = Sampler::new(Arc::new(params), 0, prompt, &[3, 900]);
+        let mut sampler = Sampler::new(Arc::new(params), 0, prompt, &[3, 900]).unwrap();
         output.iter().for_each(|&token| sampler.record(token));
         sampler
     }

@@ -9,7 +9,7 @@ mod sampler;
 mod stop;
 mod validate;
 
-pub use logprob::{TokenInfo, TokenLogprob};
+pub use logprob::{Logprobs, TokenInfo, TokenLogprob};
 pub use params::{LogitBias, SamplingParams};
 pub use rng::{philox, uniform};
 pub use sampler::{Sampled, Sampler, Scratch, draw};

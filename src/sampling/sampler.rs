@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::runtime::{Adjustment, SampleFault, SampleRow};
 use crate::sampling::logits::{History, adjust};
-use crate::sampling::{SamplingParams, TokenInfo, rng};
+use crate::sampling::{MAX_LOGPROBS, SamplingParams, TokenInfo, TokenLogprob, rng};
+use crate::types::heap;
 
 /// A token that may be chosen.
 #[derive(Debug, Clone, Copy)]
@@ -22,26 +23,31 @@ pub struct Scratch {
     logits: Vec<f32>,
     candidates: Vec<Candidate>,
     order: Vec<u32>,
+    top: Vec<TokenLogprob>,
 }
 
 impl Scratch {
     /// Room for rows of `vocab_size`, so that no later call allocates.
-    #[must_use]
-    pub fn new(vocab_size: usize) -> Self {
-        Self {
-            logits: Vec::with_capacity(vocab_size),
-            candidates: Vec::with_capacity(vocab_size),
-            order: Vec::with_capacity(vocab_size),
-        }
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn new(vocab_size: usize) -> Result<Self> {
+        let what = "scratch memory of the sampler";
+        Ok(Self {
+            logits: heap::vector(vocab_size, what)?,
+            candidates: heap::vector(vocab_size, what)?,
+            order: heap::vector(vocab_size, what)?,
+            top: heap::vector(vocab_size.min(MAX_LOGPROBS as usize), what)?,
+        })
     }
 }
 
 /// A chosen token.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sampled {
+pub struct Sampled<'a> {
     pub token: u32,
     /// Set when log-probabilities were asked for.
-    pub info: Option<TokenInfo>,
+    pub info: Option<TokenInfo<'a>>,
 }
 
 /// Samples one sequence of a request. Token `i` depends on its logits, the parameters, the sequence's history and
@@ -55,17 +61,19 @@ pub struct Sampler {
 
 impl Sampler {
     /// A sampler for validated parameters; `sequence` is the index among the request's sequences.
-    #[must_use]
-    pub fn new(params: Arc<SamplingParams>, sequence: u32, prompt: &[u32], eos: &[u32]) -> Self {
-        let history = History::new(params.clone(), prompt, eos);
-        Self { params, sequence, history }
+    ///
+    /// # Errors
+    /// `OutOfMemory`: all that it will ever need is taken here.
+    pub fn new(params: Arc<SamplingParams>, sequence: u32, prompt: &[u32], eos: &[u32]) -> Result<Self> {
+        let history = History::new(params.clone(), prompt, eos)?;
+        Ok(Self { params, sequence, history })
     }
 
     /// Chooses the next token from a row of `vocab_size` logits and adds it to the history.
     ///
     /// # Errors
     /// `Numeric` when the row holds NaN or +inf (no distribution follows from it), or no token that may be chosen.
-    pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<Sampled> {
+    pub fn sample<'s>(&mut self, logits: &[f32], scratch: &'s mut Scratch) -> Result<Sampled<'s>> {
         let token = draw(&self.bare_row(false), self.history.adjustments(), None, logits, scratch);
         self.accept(token, logits, scratch)
     }
@@ -91,18 +99,18 @@ impl Sampler {
     ///
     /// # Errors
     /// `Numeric` when there is no token.
-    pub fn accept(
+    pub fn accept<'s>(
         &mut self,
         token: Result<u32, SampleFault>,
         logits: &[f32],
-        scratch: &mut Scratch,
-    ) -> Result<Sampled> {
+        scratch: &'s mut Scratch,
+    ) -> Result<Sampled<'s>> {
         let token = token.map_err(numeric)?;
         let info = match self.params.logprobs {
             None => None,
             Some(top) => {
                 let max = largest(logits).map_err(numeric)?;
-                Some(TokenInfo::of(logits, max, token, top as usize, &mut scratch.order))
+                Some(TokenInfo::of(logits, max, token, top as usize, &mut scratch.order, &mut scratch.top))
             }
         };
         self.history.record(token);

@@ -5,7 +5,7 @@ use crate::sampling::TokenLogprob;
 use proptest::prelude::*;
 
 fn sampler(params: SamplingParams) -> Sampler {
-    Sampler::new(Arc::new(params), 0, &[], &[])
+    Sampler::new(Arc::new(params), 0, &[], &[]).unwrap()
 }
 
 fn token(params: SamplingParams, logits: &[f32]) -> Result<u32> {
@@ -92,7 +92,8 @@ proptest! {
         top in 0u32..120,
     ) {
         let greedy = SamplingParams { logprobs: Some(top), ..SamplingParams::default() };
-        let info = sampler(greedy).sample(&logits, &mut Scratch::default()).unwrap().info.unwrap();
+        let (mut sampler, mut scratch) = (sampler(greedy), Scratch::default());
+        let info = sampler.sample(&logits, &mut scratch).unwrap().info.unwrap();
         let sum: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|a, b| logits[*b].partial_cmp(&logits[*a]).unwrap());
@@ -145,8 +146,8 @@ fn tiny_temperatures_are_greedy() {
 fn sequences_of_one_seed_differ_and_each_repeats_itself() {
     let params = Arc::new(SamplingParams { temperature: 1.0, seed: 3, ..SamplingParams::default() });
     let run = |sequence| -> Vec<u32> {
-        let mut sampler = Sampler::new(params.clone(), sequence, &[], &[]);
-        let mut scratch = Scratch::new(50);
+        let mut sampler = Sampler::new(params.clone(), sequence, &[], &[]).unwrap();
+        let mut scratch = Scratch::new(50).unwrap();
         (0..32).map(|_| sampler.sample(&[0.0; 50], &mut scratch).unwrap().token).collect()
     };
     assert_eq!(run(0), run(0));
@@ -162,7 +163,7 @@ fn a_warm_scratch_does_not_grow() {
         logprobs: Some(2),
         ..SamplingParams::default()
     };
-    let (mut sampler, mut scratch) = (sampler(params), Scratch::new(1000));
+    let (mut sampler, mut scratch) = (sampler(params), Scratch::new(1000).unwrap());
     let logits: Vec<f32> = (0..1000).map(|i| (i % 17) as f32).collect();
     let capacity = |s: &Scratch| (s.logits.capacity(), s.candidates.capacity(), s.order.capacity());
     let before = capacity(&scratch);

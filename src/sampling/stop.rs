@@ -1,5 +1,11 @@
 //! Finds stop strings and stop sequences in a stream, and says how much of the stream's end may still become one.
 
+use crate::error::{Error, Result};
+use crate::types::heap;
+
+/// Room for the text of one token.
+const TOKEN_BYTES: usize = 256;
+
 /// One pattern with its Knuth-Morris-Pratt failure links and the length matched so far.
 #[derive(Debug, Clone)]
 struct Pattern<T> {
@@ -10,12 +16,13 @@ struct Pattern<T> {
 }
 
 impl<T: Copy + Eq> Pattern<T> {
-    fn new(symbols: Vec<T>) -> Self {
-        let mut links = vec![0; symbols.len()];
+    fn new(symbols: &[T]) -> Result<Self> {
+        let symbols = heap::copy(symbols, "stop")?;
+        let mut links = heap::collect(symbols.iter().map(|_| 0), "stop")?;
         for i in 1..symbols.len() {
             links[i] = advance(&symbols, &links, links[i - 1], symbols[i]);
         }
-        Self { symbols, links, matched: 0 }
+        Ok(Self { symbols, links, matched: 0 })
     }
 
     /// Takes the next symbol; true when the pattern is complete with it. `matched` then counts what may begin the next.
@@ -44,8 +51,21 @@ pub struct StopMatcher<T> {
 
 impl<T: Copy + Eq> StopMatcher<T> {
     /// Empty patterns are ignored: they would match everywhere.
-    pub fn new(patterns: impl IntoIterator<Item = Vec<T>>) -> Self {
-        Self { patterns: patterns.into_iter().filter(|p| !p.is_empty()).map(Pattern::new).collect() }
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn new<P: AsRef<[T]>>(stops: &[P]) -> Result<Self> {
+        let mut patterns = heap::vector(stops.len(), "stops")?;
+        for stop in stops.iter().map(AsRef::as_ref).filter(|stop| !stop.is_empty()) {
+            patterns.push(Pattern::new(stop)?);
+        }
+        Ok(Self { patterns })
+    }
+
+    /// The most symbols that are ever [held](Self::held).
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.patterns.iter().map(|p| p.symbols.len()).max().unwrap_or(0)
     }
 
     /// Takes the next symbol. When patterns end with it and `armed` is set: the length of the longest of them.
@@ -74,34 +94,45 @@ pub struct StopText {
 }
 
 impl StopText {
-    #[must_use]
-    pub fn new(stops: &[String]) -> Self {
-        Self { matcher: StopMatcher::new(stops.iter().map(|s| s.clone().into_bytes())), held: String::new() }
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn new(stops: &[String]) -> Result<Self> {
+        let matcher = StopMatcher::new(stops)?;
+        let mut held = String::new();
+        let room = matcher.longest() + TOKEN_BYTES;
+        held.try_reserve(room).map_err(|_| Error::out_of_memory("stops", room))?;
+        Ok(Self { matcher, held })
     }
 
     /// Takes `text` and appends to `out` what can be delivered. True when a stop string is complete: everything before
     /// it is in `out` then, the rest is dropped. An unarmed stop is delivered like other text.
-    pub fn push(&mut self, text: &str, armed: bool, out: &mut String) -> bool {
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn push(&mut self, text: &str, armed: bool, out: &mut String) -> Result<bool> {
         let before = self.held.len();
-        self.held.push_str(text);
+        heap::append(&mut self.held, text, "text")?;
         for (at, byte) in text.bytes().enumerate() {
             if let Some(length) = self.matcher.push(byte, armed) {
                 self.held.truncate(before + at + 1 - length);
-                out.push_str(&self.held);
-                self.held.clear();
-                return true;
+                self.finish(out)?;
+                return Ok(true);
             }
         }
         let ready = self.held.len() - self.matcher.held();
-        out.push_str(&self.held[..ready]);
+        heap::append(out, &self.held[..ready], "text")?;
         self.held.drain(..ready);
-        false
+        Ok(false)
     }
 
     /// Appends what was held back: no more text follows.
-    pub fn finish(&mut self, out: &mut String) {
-        out.push_str(&self.held);
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub fn finish(&mut self, out: &mut String) -> Result<()> {
+        heap::append(out, &self.held, "text")?;
         self.held.clear();
+        Ok(())
     }
 }
 
@@ -111,17 +142,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn stream(stops: &[String], pieces: &[&str]) -> (Vec<String>, bool) {
-        let (mut stop, mut deltas) = (StopText::new(stops), Vec::new());
+        let (mut stop, mut deltas) = (StopText::new(stops).unwrap(), Vec::new());
         for piece in pieces {
             let mut out = String::new();
-            let found = stop.push(piece, true, &mut out);
+            let found = stop.push(piece, true, &mut out).unwrap();
             deltas.push(out);
             if found {
                 return (deltas, true);
             }
         }
         let mut rest = String::new();
-        stop.finish(&mut rest);
+        stop.finish(&mut rest).unwrap();
         deltas.push(rest);
         (deltas, false)
     }
@@ -143,11 +174,11 @@ mod tests {
 
     #[test]
     fn an_unarmed_stop_is_delivered() {
-        let mut stop = StopText::new(&["ab".into()]);
+        let mut stop = StopText::new(&["ab".into()]).unwrap();
         let mut out = String::new();
-        assert!(!stop.push("xab", false, &mut out));
+        assert!(!stop.push("xab", false, &mut out).unwrap());
         assert_eq!(out, "xab");
-        assert!(stop.push("ab", true, &mut out));
+        assert!(stop.push("ab", true, &mut out).unwrap());
         assert_eq!(out, "xab");
     }
 
@@ -158,7 +189,7 @@ mod tests {
 
     #[test]
     fn token_sequences_hold_their_beginnings() {
-        let mut stops = StopMatcher::new([vec![1, 1, 2], vec![7]]);
+        let mut stops = StopMatcher::new(&[vec![1, 1, 2], vec![7]]).unwrap();
         let held: Vec<_> = [1, 1, 1, 3].map(|t| (stops.push(t, true), stops.held())).to_vec();
         assert_eq!(held, [(None, 1), (None, 2), (None, 2), (None, 0)]);
         assert_eq!(stops.push(7, true), Some(1));

@@ -12,6 +12,7 @@ use tokenizers::{
 
 use super::unwind::{guard, invalid};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// The tokenizer that `root` describes; `root` has passed `structure::check`.
 pub(super) fn assemble(mut root: Value) -> Result<Tokenizer> {
@@ -52,10 +53,10 @@ fn bpe(fields: &mut Map<String, Value>) -> Result<BPE> {
         Some(Value::Object(vocab)) => vocab,
         _ => return Err(invalid("model.vocab", "is not an object")),
     };
-    let entry = |(token, id): (String, Value)| Some((token, u32::try_from(id.as_u64()?).ok()?));
-    let vocab: Option<Vocab> = vocab.into_iter().map(entry).collect();
-    let vocab = vocab.ok_or_else(|| invalid("model.vocab", "an id is not an integer"))?;
-    let mut builder = BPE::builder().vocab_and_merges(vocab, merges(fields)?);
+    let vocab = ids(vocab)?;
+    // The crate keeps its cache of words by thread and never gives it up, so that every thread of the host that tokenises
+    // would keep one for every engine that was ever loaded.
+    let mut builder = BPE::builder().vocab_and_merges(vocab, merges(fields)?).cache_capacity(0);
     if let Some(token) = text(fields, "unk_token")? {
         builder = builder.unk_token(token);
     }
@@ -72,6 +73,16 @@ fn bpe(fields: &mut Map<String, Value>) -> Result<BPE> {
     guard("model", || builder.build())?.map_err(|error| invalid("model", error.to_string()))
 }
 
+fn ids(tokens: Map<String, Value>) -> Result<Vocab> {
+    let mut vocab = Vocab::new();
+    vocab.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("vocabulary", tokens.len()))?;
+    for (token, id) in tokens {
+        let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        vocab.insert(token, id.ok_or_else(|| invalid("model.vocab", "an id is not an integer"))?);
+    }
+    Ok(vocab)
+}
+
 /// Merges as pairs, or as lines of two words under an optional `#version` line.
 fn merges(fields: &mut Map<String, Value>) -> Result<Vec<(String, String)>> {
     let merges = match fields.get_mut("merges").map(Value::take) {
@@ -79,8 +90,11 @@ fn merges(fields: &mut Map<String, Value>) -> Result<Vec<(String, String)>> {
         _ => return Err(invalid("model.merges", "is missing or not a list")),
     };
     let is_comment = |merge: &Value| merge.as_str().is_some_and(|line| line.starts_with("#version"));
-    let pairs = merges.into_iter().filter(|merge| !is_comment(merge)).enumerate();
-    pairs.map(|(rank, merge)| pair(merge).ok_or_else(|| bad_merge(rank))).collect()
+    let mut pairs = heap::vector(merges.len(), "merges")?;
+    for merge in merges.into_iter().filter(|merge| !is_comment(merge)) {
+        pairs.push(pair(merge).ok_or_else(|| bad_merge(pairs.len()))?);
+    }
+    Ok(pairs)
 }
 
 fn pair(merge: Value) -> Option<(String, String)> {

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::{date, hold, ordered, pyjson, source, tokenizer};
 use crate::error::{Error, Result};
+use crate::types::heap;
 
 /// Largest accepted template source, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
@@ -74,7 +75,7 @@ impl ChatTemplate {
     pub fn find(config_json: Option<&[u8]>, chat_template_jinja: Option<&[u8]>) -> Result<Option<String>> {
         if let Some(bytes) = chat_template_jinja {
             let text = std::str::from_utf8(bytes).map_err(|error| invalid("chat_template.jinja", error.to_string()))?;
-            return Ok(Some(text.to_owned()));
+            return heap::text(text, "chat template").map(Some);
         }
         let Some(bytes) = config_json else {
             return Ok(None);
@@ -90,10 +91,13 @@ impl ChatTemplate {
 
     fn run(&self, context: Value) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(describe)?;
-        let mut sink = CappedSink { bytes: Vec::new(), overflown: false };
+        let mut sink = CappedSink { bytes: Vec::new(), overflown: false, refused: false };
         let rendered = template.render_captured_to(context, &mut sink).map(drop);
         if sink.overflown {
             return Err(invalid("output", format!("exceeds the limit of {MAX_RENDERED_BYTES} bytes")));
+        }
+        if sink.refused {
+            return Err(Error::out_of_memory("rendered prompt", sink.bytes.len()));
         }
         rendered.map_err(describe)?;
         String::from_utf8(sink.bytes).map_err(|_| Error::internal("chat template", "wrote a part of a character"))
@@ -104,6 +108,8 @@ impl ChatTemplate {
 struct CappedSink {
     bytes: Vec<u8>,
     overflown: bool,
+    /// Memory was refused.
+    refused: bool,
 }
 
 impl io::Write for CappedSink {
@@ -112,6 +118,10 @@ impl io::Write for CappedSink {
             self.overflown = true;
             return Err(io::ErrorKind::FileTooLarge.into());
         }
+        self.bytes.try_reserve(part.len()).map_err(|_| {
+            self.refused = true;
+            io::ErrorKind::OutOfMemory
+        })?;
         self.bytes.extend_from_slice(part);
         Ok(part.len())
     }

@@ -2,6 +2,7 @@
 
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
+use crate::types::heap;
 
 /// Tokens of the prompt that give the first generated token its context.
 const CONTEXT: usize = 8;
@@ -9,6 +10,8 @@ const CONTEXT: usize = 8;
 const MAX_WINDOW: usize = 64;
 /// Byte tokens held back at most. Byte-fallback decoders judge a run of byte tokens as a whole.
 const MAX_RUN: usize = 256;
+/// Bytes of the window's text at which it need not grow.
+const TEXT_BYTES: usize = 1024;
 /// Byte tokens of one character at most.
 const MAX_CHAR: usize = 4;
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
@@ -33,18 +36,29 @@ pub struct Detokenizer {
     /// Byte tokens at the end of the window.
     run: usize,
     delta: String,
+    /// The window's text, or that of its end.
+    text: String,
+    bytes: Vec<u8>,
 }
 
 impl Detokenizer {
     /// A detokenizer for what follows `prompt`, whose own text is not delivered. `skip_special` leaves special tokens out.
+    /// What it will need for ordinary text is taken here.
     pub fn new(tokenizer: Tokenizer, prompt: &[u32], skip_special: bool) -> Result<Self> {
-        let window = context(&tokenizer, prompt, skip_special);
-        let text = tokenizer.decode(&window, skip_special)?;
-        // An incomplete run of byte tokens is one U+FFFD per byte, all of which the answer may still replace.
-        let ends_in_run = window.last().is_some_and(|id| tokenizer.is_byte(*id));
-        let sent = if ends_in_run { text.trim_end_matches(REPLACEMENT).len() } else { ready(&text) };
-        let settled = if sent == text.len() { window.len() } else { 0 };
-        Ok(Self { tokenizer, skip_special, window, settled, sent, run: 0, delta: String::new() })
+        let mut detokenizer = Self {
+            window: context(&tokenizer, prompt, skip_special),
+            tokenizer,
+            skip_special,
+            settled: 0,
+            sent: 0,
+            run: 0,
+            delta: String::with_capacity(TEXT_BYTES),
+            text: String::with_capacity(TEXT_BYTES),
+            bytes: Vec::with_capacity(TEXT_BYTES),
+        };
+        detokenizer.decode(0)?;
+        detokenizer.skip_prompt();
+        Ok(detokenizer)
     }
 
     /// The text that `id` completes; often empty.
@@ -58,13 +72,13 @@ impl Detokenizer {
         if self.run > 0 && self.run < MAX_RUN {
             return Ok("");
         }
-        let text = self.decode(0)?;
+        self.decode(0)?;
         if self.run == 0 {
-            self.deliver(&text, ready(&text));
-            self.trim(&text)?;
-        } else if ready(&text) == text.len() || self.run >= MAX_RUN + MAX_CHAR {
-            self.deliver(&text, text.len());
-            self.cut_run(&text)?;
+            self.deliver(ready(&self.text))?;
+            self.trim()?;
+        } else if ready(&self.text) == self.text.len() || self.run >= MAX_RUN + MAX_CHAR {
+            self.deliver(self.text.len())?;
+            self.cut_run()?;
         }
         Ok(&self.delta)
     }
@@ -72,29 +86,40 @@ impl Detokenizer {
     /// The text still held back, incomplete characters as U+FFFD. The detokenizer is then empty and starts anew.
     pub fn flush(&mut self) -> Result<&str> {
         self.delta.clear();
-        let text = self.decode(0)?;
-        self.deliver(&text, text.len());
+        self.decode(0)?;
+        self.deliver(self.text.len())?;
         self.window.clear();
         (self.settled, self.sent, self.run) = (0, 0, 0);
         Ok(&self.delta)
     }
 
-    fn decode(&self, from: usize) -> Result<String> {
-        self.tokenizer.decode(&self.window[from..], self.skip_special)
+    /// Makes `text` that of the window from the id number `from` on.
+    fn decode(&mut self, from: usize) -> Result<()> {
+        self.tokenizer.decode_into(&self.window[from..], self.skip_special, &mut self.bytes, &mut self.text)
     }
 
-    fn deliver(&mut self, text: &str, end: usize) {
+    /// Takes the window's text as delivered.
+    fn skip_prompt(&mut self) {
+        // An incomplete run of byte tokens is one U+FFFD per byte, all of which the answer may still replace.
+        let ends_in_run = self.window.last().is_some_and(|id| self.tokenizer.is_byte(*id));
+        let text = &self.text;
+        self.sent = if ends_in_run { text.trim_end_matches(REPLACEMENT).len() } else { ready(text) };
+        self.settled = if self.sent == text.len() { self.window.len() } else { 0 };
+    }
+
+    fn deliver(&mut self, end: usize) -> Result<()> {
         // An invalid byte after a run that ended the prompt rewrites delivered text; what is new starts at a whole character.
-        let start = text.ceil_char_boundary(self.sent);
-        if let Some(new) = text.get(start..end) {
-            self.delta.push_str(new);
+        let start = self.text.ceil_char_boundary(self.sent);
+        if let Some(new) = self.text.get(start..end) {
+            heap::append(&mut self.delta, new, "text")?;
             self.sent = end;
         }
+        Ok(())
     }
 
     /// Drops the ids before the context of the last delta.
-    fn trim(&mut self, text: &str) -> Result<()> {
-        let clean = ready(text) == text.len() && !self.delta.is_empty();
+    fn trim(&mut self) -> Result<()> {
+        let clean = ready(&self.text) == self.text.len() && !self.delta.is_empty();
         let overlong = self.window.len() > MAX_WINDOW;
         let from = match (clean, overlong) {
             (true, _) => self.settled,
@@ -102,24 +127,24 @@ impl Detokenizer {
             (false, false) => return Ok(()),
         };
         if from > 0 {
-            let kept = self.decode(from)?;
+            self.decode(from)?;
             // Context without text would let the decoder strip the space of the next token instead of its own.
-            if kept.is_empty() && !overlong {
+            if self.text.is_empty() && !overlong {
                 return Ok(());
             }
-            self.keep(from, ready(&kept));
+            self.keep(from, ready(&self.text));
         }
         self.settled = if clean { self.window.len() } else { 0 };
         Ok(())
     }
 
     /// After a part of a long run: keeps its last character, so that the run goes on from a whole character.
-    fn cut_run(&mut self, text: &str) -> Result<()> {
-        let last = text.chars().next_back().filter(|last| *last != REPLACEMENT);
+    fn cut_run(&mut self) -> Result<()> {
+        let last = self.text.chars().next_back().filter(|last| *last != REPLACEMENT);
         let kept = last.map_or(1, char::len_utf8).min(self.run);
         let from = self.window.len() - kept;
-        let sent = self.decode(from)?.len();
-        self.keep(from, sent);
+        self.decode(from)?;
+        self.keep(from, self.text.len());
         self.settled = kept;
         self.run = kept;
         Ok(())
@@ -138,7 +163,7 @@ fn ready(text: &str) -> usize {
 
 /// The end of the prompt that the first generated token depends on; never starts inside a run of byte tokens.
 fn context(tokenizer: &Tokenizer, prompt: &[u32], skip_special: bool) -> Vec<u32> {
-    let mut window = Vec::new();
+    let mut window = Vec::with_capacity(MAX_RUN + 2 * MAX_CHAR);
     for &id in prompt.iter().rev().filter(|id| tokenizer.has_text(**id, skip_special)) {
         if window.len() >= CONTEXT && (window.len() >= MAX_RUN || !tokenizer.is_byte(id)) {
             break;

@@ -14,6 +14,7 @@ mod detokenize;
 mod fixtures;
 mod hold;
 mod ordered;
+mod pieces;
 mod pyjson;
 mod source;
 mod structure;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::unwind::invalid;
 use crate::error::Result;
+use crate::types::heap;
 
 /// Longest accepted split or replace pattern in bytes; published tokenizers stay below 1 KiB.
 const MAX_PATTERN_BYTES: usize = 4096;
@@ -23,6 +24,8 @@ pub(super) struct Facts {
     pub added: Vec<(String, u32)>,
     /// Whether the decoder turns `<0xHH>` tokens into bytes.
     pub byte_fallback: bool,
+    /// Whether the decoder does nothing but turn the letters of a byte-level vocabulary into bytes.
+    pub byte_level: bool,
 }
 
 /// Refuses a file that the crate would not survive, and takes out what has no meaning for inference: truncation,
@@ -58,6 +61,7 @@ pub(super) fn check(root: &mut Value) -> Result<Facts> {
         vocab_size: largest.map_or(0, |id| id as usize + 1),
         added,
         byte_fallback: contains_type(&root["decoder"], "ByteFallback"),
+        byte_level: root["decoder"]["type"] == "ByteLevel",
     })
 }
 
@@ -71,13 +75,17 @@ fn model_ids(model: &Value) -> Result<Vec<u32>> {
             if let Some(prefix) = model["continuing_subword_prefix"].as_str().filter(|prefix| !prefix.is_empty()) {
                 check_prefixed_merges(&model["merges"], prefix)?;
             }
-            vocab.iter().map(|(token, id)| read_id(|| format!("model.vocab[{token:?}]"), id)).collect()
+            let mut ids = heap::vector(vocab.len(), "token ids")?;
+            for (token, id) in vocab {
+                ids.push(read_id(|| format!("model.vocab[{token:?}]"), id)?);
+            }
+            Ok(ids)
         }
         Value::Array(pieces) => {
             let is_piece = |piece: &Value| piece[0].is_string() && piece[1].is_number();
             match pieces.iter().position(|piece| !is_piece(piece)) {
                 Some(bad) => Err(invalid(format!("model.vocab[{bad}]"), "is not a pair of a piece and its score")),
-                None => Ok((0..pieces.len() as u32).collect()),
+                None => heap::collect(0..pieces.len() as u32, "token ids"),
             }
         }
         _ => Err(invalid("model.vocab", "is missing or neither an object nor a list")),

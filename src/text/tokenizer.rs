@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::assemble::assemble;
+use super::pieces::{Pieces, append_lossy};
 use super::structure::{self, Facts};
 use super::unwind::{guard, invalid};
 use crate::error::Result;
+use crate::types::heap;
 
 /// Largest accepted `tokenizer.json` or `tokenizer_config.json`, in bytes.
 pub const MAX_FILE_BYTES: usize = 64 << 20;
@@ -29,6 +31,8 @@ struct Inner {
     vocab_size: usize,
     special: HashSet<u32>,
     byte_fallback: bool,
+    /// Where the decoder is byte-level.
+    pieces: Option<Pieces>,
     bos_token: Option<String>,
     eos_token: Option<String>,
 }
@@ -46,8 +50,10 @@ impl Tokenizer {
         check_added_ids(&crate_tokenizer, &facts)?;
         let config = config.map(|bytes| parse("tokenizer_config.json", bytes)).transpose()?.unwrap_or_default();
         let special = special_ids(&crate_tokenizer, &facts);
+        let pieces = pieces(&crate_tokenizer, &facts)?;
         let inner = Inner {
             crate_tokenizer,
+            pieces,
             vocab_size: facts.vocab_size,
             special,
             byte_fallback: facts.byte_fallback,
@@ -66,7 +72,7 @@ impl Tokenizer {
         }
         let encoding = guard("encode", || self.inner.crate_tokenizer.encode_fast(text, add_special_tokens))?
             .map_err(|error| invalid("encode", error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        heap::copy(encoding.get_ids(), "prompt")
     }
 
     /// Text of `ids`, special tokens left out if `skip_special`. Ids outside the vocabulary have no text: models pad
@@ -77,6 +83,29 @@ impl Tokenizer {
         }
         guard("decode", || self.inner.crate_tokenizer.decode(ids, skip_special))?
             .map_err(|error| invalid("decode", error.to_string()))
+    }
+
+    /// As [`decode`](Self::decode), in place of what `text` holds; `bytes` is scratch memory. Under a byte-level decoder
+    /// no memory is taken that these two do not have.
+    pub(super) fn decode_into(
+        &self,
+        ids: &[u32],
+        skip_special: bool,
+        bytes: &mut Vec<u8>,
+        text: &mut String,
+    ) -> Result<()> {
+        let Some(pieces) = &self.inner.pieces else {
+            *text = self.decode(ids, skip_special)?;
+            return Ok(());
+        };
+        bytes.clear();
+        for id in ids.iter().filter(|id| !(skip_special && self.is_special(**id))) {
+            let piece = pieces.of(*id);
+            heap::reserve(bytes, piece.len(), "text")?;
+            bytes.extend_from_slice(piece);
+        }
+        text.clear();
+        append_lossy(text, bytes)
     }
 
     /// The id of a token, added or of the model.
@@ -117,7 +146,11 @@ impl Tokenizer {
 
     /// Whether `decode` looks at `id` at all.
     pub(super) fn has_text(&self, id: u32, skip_special: bool) -> bool {
-        !(skip_special && self.is_special(id)) && self.id_to_token(id).is_some()
+        let has_piece = || match &self.inner.pieces {
+            Some(pieces) => !pieces.of(id).is_empty(),
+            None => self.id_to_token(id).is_some(),
+        };
+        !(skip_special && self.is_special(id)) && has_piece()
     }
 
     /// Whether `id` stands for one raw byte that the decoder joins with its neighbours, like `<0xE5>`.
@@ -160,6 +193,13 @@ fn check_added_ids(tokenizer: &tokenizers::Tokenizer, facts: &Facts) -> Result<(
         }
     }
     Ok(())
+}
+
+/// The table costs memory by the largest id, which must not be far beyond the number of tokens.
+fn pieces(tokenizer: &tokenizers::Tokenizer, facts: &Facts) -> Result<Option<Pieces>> {
+    let dense = facts.vocab_size <= 2 * tokenizer.get_vocab_size(true);
+    let of = || Pieces::new(facts.vocab_size, |id| tokenizer.id_to_token(id));
+    (facts.byte_level && dense).then(of).transpose()
 }
 
 /// Decided by the token's spelling, exactly as the crate's `decode` does.

@@ -11,6 +11,8 @@ pub enum DType {
     BF16,
     /// 8 bits: 4 of exponent, 3 of mantissa, no infinity (OCP E4M3); largest 448.
     E4M3,
+    /// 8-bit integers.
+    I8,
     I32,
 }
 
@@ -21,8 +23,14 @@ impl DType {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
-            DType::E4M3 => 1,
+            DType::E4M3 | DType::I8 => 1,
         }
+    }
+
+    /// Whether a weight's elements are codes, which scales turn into values.
+    #[must_use]
+    pub fn is_scaled(self) -> bool {
+        matches!(self, DType::E4M3 | DType::I8)
     }
 }
 
@@ -33,6 +41,7 @@ impl std::fmt::Display for DType {
             DType::F16 => "f16",
             DType::BF16 => "bf16",
             DType::E4M3 => "e4m3",
+            DType::I8 => "i8",
             DType::I32 => "i32",
         })
     }

@@ -39,14 +39,21 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// Scores are `scale * q.k`.
     pub scale: f32,
+    /// Scores `s` become `cap * tanh(s / cap)` before they are masked; positive. Plans of before there were caps have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_cap: Option<f32>,
 }
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Op {
-    /// `(ids[T]) w[table[V,H]] -> [T,H]`: row `ids[t]` of the table.
-    Embedding,
+    /// `(ids[T]) w[table[V,H]] -> [T,H]`: `scale` times row `ids[t]` of the table, which a tied head reads unscaled.
+    Embedding {
+        /// 1 in plans of before there were scales.
+        #[serde(default = "unscaled")]
+        scale: f32,
+    },
     /// `(positions[T]) w[table[P,H]] -> [T,H]`: the learned position table.
     PositionEmbedding,
     /// `(positions[T]) w[inv_freq[D/2]] -> [T,D]`: first D/2 columns `scale*cos(p*f)`, last D/2 `scale*sin(p*f)`.
@@ -55,7 +62,8 @@ pub enum Op {
     Linear { bias: bool, activation: Option<Activation> },
     /// `(x[T,K]) w[gate[N,K], up[N,K], gate_bias[N]?, up_bias[N]?] -> [T,N]`: `act(x G^T + bg) * (x U^T + bu)`.
     GatedLinear { bias: bool, activation: Activation },
-    /// `(x[T,H]) w[gain[H]] -> [T,H]`: `x / sqrt(mean(x^2) + eps) * gain`.
+    /// `(x[T,H]) w[gain[D]] -> [T,H]`: `x / sqrt(mean(x^2) + eps) * gain` over each D columns of a row by themselves; D
+    /// divides H. A whole row is normed with D = H, its heads with D = head_dim.
     RmsNorm { eps: f32 },
     /// `(x[T,H]) w[gain[H], bias[H]] -> [T,H]`.
     LayerNorm { eps: f32 },
@@ -69,6 +77,8 @@ pub enum Op {
     Mul,
     /// `(x) -> f(x)`.
     Activate { activation: Activation },
+    /// `(x) -> cap * tanh(x / cap)`; `cap` is positive.
+    SoftCap { cap: f32 },
     /// `(x[T, heads*head_dim], angles[T, rotary_dim]) -> rotated x`, same shape.
     Rope(RopeSpec),
     /// `(x[T,C]) -> [T, columns]`: columns `start..start+columns`; lowered to a view, never a copy.
@@ -85,12 +95,17 @@ pub enum Op {
     GatherRows,
 }
 
+/// The scale of an embedding that has none.
+fn unscaled() -> f32 {
+    1.0
+}
+
 impl Op {
     /// The operation's name as printed and as serialised.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Op::Embedding => "embedding",
+            Op::Embedding { .. } => "embedding",
             Op::PositionEmbedding => "position_embedding",
             Op::RopeAngles { .. } => "rope_angles",
             Op::Linear { .. } => "linear",
@@ -102,6 +117,7 @@ impl Op {
             Op::Add => "add",
             Op::Mul => "mul",
             Op::Activate { .. } => "activate",
+            Op::SoftCap { .. } => "soft_cap",
             Op::Rope(_) => "rope",
             Op::Slice { .. } => "slice",
             Op::CacheAppend(_) => "cache_append",

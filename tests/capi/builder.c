@@ -44,6 +44,11 @@ static void misuse(const char *checkpoint) {
     config.target = TRTLLM_TARGET_CUDA;
     config.precision = TRTLLM_PRECISION_F32;
     FAILS(trtllm_build(checkpoint, path, &config), UNSUPPORTED, "precision f32 on cuda");
+    config.precision = TRTLLM_PRECISION_INT8;
+    FAILS(trtllm_build(checkpoint, path, &config), UNSUPPORTED, "precision int8 on cuda");
+    config.precision = TRTLLM_PRECISION_INT8_W8A8;
+    FAILS(trtllm_build(checkpoint, path, &config), UNSUPPORTED, "precision int8_w8a8 on cuda");
+    config.precision = TRTLLM_PRECISION_F32;
     config.target = TRTLLM_TARGET_CPU;
     config.kv_precision = TRTLLM_PRECISION_BF16;
     FAILS(trtllm_build(checkpoint, path, &config), INVALID_ARGUMENT, "`kv_precision`");
@@ -160,6 +165,17 @@ static void precisions(const char *checkpoint) {
     CHECK(info.precision == TRTLLM_PRECISION_FP8 && info.kv_precision == TRTLLM_PRECISION_FP8);
     CHECK(info.head_precision == TRTLLM_PRECISION_BF16);
     OK(trtllm_engine_destroy(engine));
+    config.kv_precision = TRTLLM_PRECISION_AUTO;
+    for (int32_t own = TRTLLM_PRECISION_INT8; own <= TRTLLM_PRECISION_INT8_W8A8; own++) {
+        config.precision = own;
+        config.head_precision = own;
+        OK(trtllm_build(checkpoint, path, &config));
+        OK(trtllm_engine_load(path, NULL, &engine));
+        OK(trtllm_engine_get_info(engine, sizeof info, &info));
+        CHECK(info.precision == own && info.head_precision == own);
+        CHECK(info.kv_precision == TRTLLM_PRECISION_BF16);
+        OK(trtllm_engine_destroy(engine));
+    }
     DONE("precisions");
 }
 

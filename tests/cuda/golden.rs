@@ -6,12 +6,33 @@ use trtllm::engine::{Precision, Target};
 use crate::common::{engine_of, expected, logits_of, tests_path, tokens};
 use crate::{TOLERANCE, check_best, gpu, load, relative};
 
+const FIXTURES: [&str; 18] = [
+    "llama_base",
+    "llama_tied",
+    "llama3_rope",
+    "llama_yarn_mscale",
+    "llama_bias",
+    "gpt2",
+    "mistral",
+    "qwen2",
+    "qwen2_sliding",
+    "qwen3",
+    "qwen3_biased",
+    "gemma2",
+    "gemma3",
+    "gemma3_layers",
+    "phi3",
+    "phi3_long",
+    "phi3_partial",
+    "tiny",
+];
+
 #[test]
 fn logits_match_transformers() {
     if !gpu() {
         return;
     }
-    for fixture in ["llama_base", "llama_tied", "llama3_rope", "llama_yarn_mscale", "llama_bias", "gpt2", "tiny"] {
+    for fixture in FIXTURES {
         let golden = expected(&format!("golden/{fixture}/expected.safetensors"));
         let prompt = tokens(&golden["tokens"]);
         let checkpoint = if fixture == "tiny" { "models/tiny".into() } else { format!("golden/{fixture}") };

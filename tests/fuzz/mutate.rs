@@ -25,7 +25,7 @@ const NUMBERS: [u64; 12] =
     [0, 1, 63, 64, 4095, 1 << 31, u32::MAX as u64, 1 << 40, 1 << 63, u64::MAX >> 1, u64::MAX - 63, u64::MAX];
 
 /// One to four changes of one of `seeds`; `words` are those that mean something to the parser.
-pub fn mutated(seeds: &[Vec<u8>], words: &[&str], random: &mut Random) -> Vec<u8> {
+pub fn mutated(seeds: &[Vec<u8>], words: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut bytes = random.choose(seeds).clone();
     for _ in 0..1 + random.below(4) {
         let at = random.below(bytes.len());
@@ -39,7 +39,7 @@ pub fn mutated(seeds: &[Vec<u8>], words: &[&str], random: &mut Random) -> Vec<u8
             6 | 7 => swap_words(&mut bytes, at, random),
             _ => {
                 let place = word_from(&bytes, at);
-                bytes.splice(place, random.choose(words).bytes());
+                bytes.splice(place, random.choose(words).iter().copied());
             }
         }
     }

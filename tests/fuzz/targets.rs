@@ -1,15 +1,17 @@
-//! One function for each parser of bytes that strangers wrote. `tests/mutations.rs` calls them with seeded mutations, the
-//! programs in `tests/fuzz/targets` with what libFuzzer finds. Each says whether it accepted the input, and panics when the
+//! One function for each parser of bytes that strangers wrote. `tests/mutations.rs` calls them with seeded mutations,
+//! `tests/fuzz/main.rs` with what libFuzzer finds. Each says whether it accepted the input, and panics when the
 //! library broke a promise: a panic, an internal error, a status that this parser does not have, two answers that differ.
 #![allow(dead_code)] // Each program uses its part.
 
+mod requests;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use tempfile::TempDir;
 use trtllm::checkpoint::{Folder, ModelConfig, WeightSource};
-use trtllm::engine::{Engine, HEADER_BYTES, Header, Limits, LoadMode, SectionKind, inspect};
+use trtllm::engine::{Engine, HEADER_BYTES, Header, Limits, LoadMode, Section, SectionKind, inspect, verify};
 use trtllm::models::wanted_tensors;
 use trtllm::runtime::{Batch, BatchRow, Forward, MemoryPlan, Session, open_device};
 use trtllm::sampling::SamplingParams;
@@ -17,27 +19,51 @@ use trtllm::text::{ChatTemplate, Detokenizer, Tokenizer};
 use trtllm::{Result, Status};
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use requests::run as requests;
+
 const ENGINE: &[u8] = include_bytes!("corpus/engine/llama.engine");
 const CONFIG: &[u8] = include_bytes!("corpus/config/llama.json");
 const TOKENIZER: &[u8] = include_bytes!("corpus/tokenizer/byte_level.json");
-/// What stands between template and messages in an input of [`chat`].
+const TEMPLATE: &[u8] = b"{% for m in messages %}<{{ m.role }}> {{ m['content'] }}{% endfor %}<|end|>";
+/// A template that walks through everything it is given.
+const TOOLS: &str = "{% for m in messages %}{{ m.role|upper }}{% for c in m.tool_calls %}{{ c.function.name }}\
+    {{ c.function.arguments|tojson(indent=2) }}{% endfor %}{% if m.content is string %}{{ m.content|trim }}\
+    {% else %}{% for part in m.content %}{{ part.text or part['type'] }}{% endfor %}{% endif %}{% endfor %}{{ tools|tojson }}";
+/// What stands between template and messages in an input of [`template`].
 const MESSAGES: &str = "\n=== messages ===\n";
 /// Tensors and workspaces above this are not touched: the subject is what is refused, not how fast a machine is.
 const SMALL: usize = 1 << 20;
 
-/// An engine file; all its checksums are made right first, else nothing behind them would be reached.
+/// An engine file in memory; all its checksums are made right first, else nothing behind them would be reached.
+pub fn engine_in_memory(bytes: &[u8]) -> bool {
+    check(&with_checksums(bytes))
+}
+
+/// The same, and opened from a file.
 pub fn engine(bytes: &[u8]) -> bool {
     open(&with_checksums(bytes))
 }
 
-/// A plan as JSON, in an engine whose other sections are whole.
-pub fn plan(bytes: &[u8]) -> bool {
-    open(&with_plan(ENGINE, bytes))
+/// A plan as JSON, in an engine in memory whose other sections are whole.
+pub fn plan_in_memory(bytes: &[u8]) -> bool {
+    check(&with_section(ENGINE, SectionKind::Plan, bytes))
 }
 
-/// The one weight file of a checkpoint folder.
+/// The same, and opened from a file.
+pub fn plan(bytes: &[u8]) -> bool {
+    open(&with_section(ENGINE, SectionKind::Plan, bytes))
+}
+
+/// The one weight file of a checkpoint, in memory.
+pub fn safetensors_in_memory(bytes: &[u8]) -> bool {
+    read_tensors(Folder::in_memory(CONFIG.to_vec(), bytes.to_vec()))
+}
+
+/// The same, and in a folder.
 pub fn safetensors(bytes: &[u8]) -> bool {
-    read_folder(&[("config.json", CONFIG), ("model.safetensors", bytes)])
+    let accepted = read_folder(&[("config.json", CONFIG), ("model.safetensors", bytes)]);
+    assert_eq!(accepted, safetensors_in_memory(bytes));
+    accepted
 }
 
 /// The index of a checkpoint folder with the shard `a.safetensors`.
@@ -93,7 +119,7 @@ pub fn tokenizer_config(bytes: &[u8]) -> bool {
 }
 
 /// A chat template, then [`MESSAGES`] and the messages as JSON.
-pub fn chat(bytes: &[u8]) -> bool {
+pub fn template(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let (source, messages) = text.split_once(MESSAGES).unwrap_or((&text, "[]"));
     let Ok(messages) = serde_json::from_str(messages) else {
@@ -104,6 +130,22 @@ pub fn chat(bytes: &[u8]) -> bool {
         return false;
     };
     [true, false].map(|prompt| settle(template.render(&messages, Some(&messages), prompt), invalid)) != [None, None]
+}
+
+/// Chat messages as JSON, which are also the tools, in templates as families have them.
+pub fn messages(bytes: &[u8]) -> bool {
+    static TEMPLATES: LazyLock<Vec<ChatTemplate>> = LazyLock::new(|| {
+        let sources = [include_str!("corpus/template/llama3.txt"), include_str!("corpus/template/macros.txt"), TOOLS];
+        let source = |text: &str| text.split_once(MESSAGES).map_or(text.to_owned(), |(source, _)| source.to_owned());
+        let template = |text| ChatTemplate::new(&source(text), Some("<s>"), None).expect("a seed is a template");
+        sources.map(template).into()
+    });
+    let Ok(messages) = serde_json::from_slice(bytes) else {
+        return false;
+    };
+    let invalid = &[Status::InvalidTemplate, Status::InvalidArgument];
+    let rendered = TEMPLATES.iter().map(|template| settle(template.render(&messages, Some(&messages), true), invalid));
+    rendered.filter(Option::is_some).count() > 0
 }
 
 /// The value of a result whose error, if it is one, has one of `statuses` and names a culprit and a reason.
@@ -117,15 +159,22 @@ fn settle<T>(result: Result<T>, statuses: &[Status]) -> Option<T> {
     None
 }
 
-/// Opens in both modes, which agree, and inspects; what opens also runs.
+/// What an engine that is none is refused with.
+const NO_ENGINE: &[Status] = &[Status::Corrupt, Status::UnsupportedFormat, Status::UnsupportedVersion];
+
+/// Checks an engine in memory.
+fn check(bytes: &[u8]) -> bool {
+    settle(verify(bytes), NO_ENGINE).is_some()
+}
+
+/// Opens a file in both modes, which agree with each other and with [`check`], and inspects; what opens also runs.
 fn open(bytes: &[u8]) -> bool {
-    let statuses = &[Status::Corrupt, Status::UnsupportedFormat, Status::UnsupportedVersion];
     let folder = Scratch::new();
     let path = folder.write("fuzz.engine", bytes);
     let [mapped, read] = [LoadMode::Map, LoadMode::Read]
-        .map(|mode| settle(Engine::open(&path, mode, &mut |_| ControlFlow::Continue(())), statuses));
-    assert_eq!(mapped.is_some(), read.is_some());
-    let description = settle(inspect(&path), statuses);
+        .map(|mode| settle(Engine::open(&path, mode, &mut |_| ControlFlow::Continue(())), NO_ENGINE));
+    assert_eq!([mapped.is_some(), check(bytes)], [read.is_some(); 2]);
+    let description = settle(inspect(&path), NO_ENGINE);
     let Some(engine) = read else {
         return false;
     };
@@ -165,8 +214,12 @@ fn run(engine: Arc<Engine>) {
 fn read_folder(files: &[(&str, &[u8])]) -> bool {
     let folder = Scratch::new();
     files.iter().for_each(|(name, content)| drop(folder.write(name, content)));
+    read_tensors(Folder::open(folder.0.path()))
+}
+
+fn read_tensors(checkpoint: Result<Folder>) -> bool {
     let statuses = &[Status::InvalidCheckpoint, Status::UnsupportedFormat, Status::Unsupported];
-    let Some(checkpoint) = settle(Folder::open(folder.0.path()), statuses) else {
+    let Some(checkpoint) = settle(checkpoint, statuses) else {
         return false;
     };
     for (name, shape) in checkpoint.tensors() {
@@ -215,14 +268,17 @@ fn with_checksums(bytes: &[u8]) -> Vec<u8> {
     file
 }
 
-/// The engine with another plan, laid out and signed anew.
-fn with_plan(engine: &[u8], plan: &[u8]) -> Vec<u8> {
+/// The engine with another section of this kind, or one more, laid out and signed anew.
+fn with_section(engine: &[u8], kind: SectionKind, content: &[u8]) -> Vec<u8> {
     let header = engine.first_chunk().expect("an engine has a header");
     let mut header = Header::decode(header, engine.len() as u64).expect("the seed is valid: BLESS=1 makes it anew");
+    if header.section(kind).is_none() {
+        header.sections.push(Section { kind, offset: 0, bytes: 0, checksum: 0 });
+    }
     let mut file = vec![0; HEADER_BYTES];
     for section in &mut header.sections {
         let old = &engine[section.offset as usize..section.end() as usize];
-        let content = if section.kind == SectionKind::Plan { plan } else { old };
+        let content = if section.kind == kind { content } else { old };
         file.resize(file.len().next_multiple_of(section.kind.alignment() as usize), 0);
         (section.offset, section.bytes) = (file.len() as u64, content.len() as u64);
         section.checksum = if section.kind == SectionKind::Weights { 0 } else { xxh3_64(content) };

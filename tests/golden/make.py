@@ -1,6 +1,6 @@
 """Makes the golden fixtures: seeded random checkpoints and the f32 logits transformers gives for them.
 
-    python tests/golden/make.py
+    python tests/golden/make.py [NAME...]
 
 Each fixture is checked before it is kept: its logits are spread, its attention is peaked, and every part listed for it
 moves the logits when taken away.
@@ -8,6 +8,7 @@ moves the logits when taken away.
 
 import json
 import shutil
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -25,13 +26,16 @@ LEAST_MOVE = 1e-2  # largest change of a logit when a part is taken away
 LEAST_GELU_MOVE = 5e-4  # tanh in gelu approximates erf well
 
 
-def draw(name, shape, tied, generator):
+def draw(name, shape, model, generator):
     """Weights that make every part matter: queries and keys large, gains away from 1, biases away from 0."""
+    tied = model.config.tie_word_embeddings
     normal = torch.randn(shape, generator=generator)
     if name.endswith(".bias"):
         return 0.5 * normal
     if len(shape) == 1:
-        return 0.5 + torch.rand(shape, generator=generator)
+        # Where heads are normed, their gains are what makes queries and keys large.
+        gain = (0.5 + torch.rand(shape, generator=generator)) * (1.7 if "q_norm" in name or "k_norm" in name else 1.0)
+        return gain - 1.0 if model.config.model_type.startswith("gemma") else gain
     if "wpe" in name or "wte" in name or "embed_tokens" in name:
         return normal * (0.15 if tied else 1.0)  # a tied head of hidden size 64 then gives a spread of 1.2
     fan_in = shape[0] if "c_" in name else shape[1]
@@ -40,6 +44,8 @@ def draw(name, shape, tied, generator):
         normal *= 1.5
     if "c_attn" in name:
         normal[:, : 2 * shape[0]] *= 1.5
+    if "qkv_proj" in name:
+        normal[: -model.config.num_key_value_heads * (model.config.hidden_size // model.config.num_attention_heads)] *= 1.5
     return normal
 
 
@@ -48,7 +54,7 @@ def draw_weights(fixture, folder):
     generator = torch.Generator().manual_seed(zlib.crc32(fixture.name.encode()))
     tied = model.config.tie_word_embeddings
     shapes = {n: tuple(w.shape) for n, w in model.state_dict().items() if not (tied and n == "lm_head.weight")}
-    return {name: draw(name, shape, tied, generator).to(getattr(torch, fixture.dtype)) for name, shape in shapes.items()}
+    return {name: draw(name, shape, model, generator).to(getattr(torch, fixture.dtype)) for name, shape in shapes.items()}
 
 
 def save_weights(fixture, weights, folder):
@@ -67,6 +73,12 @@ def save_weights(fixture, weights, folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def ending(names, end):
+    hit = [name for name in names if name.endswith(end)]
+    assert hit, f"nothing ends in {end}"
+    return hit
+
+
 def write_checkpoint(fixture, folder, change=None):
     """Writes the fixture, or the fixture without one part; the weights are the same otherwise."""
     folder.mkdir(parents=True)
@@ -74,16 +86,24 @@ def write_checkpoint(fixture, folder, change=None):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = draw_weights(fixture, folder)
     for end, value in (change.fill if change else {}).items():
-        hit = [name for name in weights if name.endswith(end)]
-        assert hit, f"{fixture.name}: no weight ends in {end}"
-        for name in hit:
+        for name in ending(weights, end):
             weights[name].fill_(value)
+    for end, value in (change.shift if change else {}).items():
+        for name in ending(weights, end):
+            weights[name].add_(value)
     save_weights(fixture, weights, folder)
 
 
 @torch.no_grad()
-def run(folder, tokens, dtype=torch.float32):
+def run(folder, tokens, dtype=torch.float32, change=None):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+    for end in change.skip if change else []:
+        for name in ending(dict(model.named_modules()), end):
+            model.set_submodule(name, torch.nn.Identity())
+    buffers = dict(model.named_buffers())
+    for end, value in (change.buffers if change else {}).items():
+        for name in ending(buffers, end):
+            buffers[name].fill_(value)
     result = model(tokens[None].long(), output_attentions=True, use_cache=False)
     peak = torch.stack(result.attentions).amax(-1)[..., 16:].mean().item()
     return result.logits[0], peak
@@ -92,7 +112,7 @@ def run(folder, tokens, dtype=torch.float32):
 def move_without(fixture, change, tokens, logits):
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(fixture, Path(folder) / "model", change)
-        return (run(Path(folder) / "model", tokens)[0] - logits).abs().max().item()
+        return (run(Path(folder) / "model", tokens, change=change)[0] - logits).abs().max().item()
 
 
 def make(fixture):
@@ -118,6 +138,7 @@ def make(fixture):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for each in FIXTURES:
-        make(each)
+        if each.name in sys.argv[1:] or not sys.argv[1:]:
+            make(each)
     total = sum(f.stat().st_size for each in FIXTURES for f in (HERE / each.name).iterdir())
     print(f"{total / 1e6:.2f} MB")

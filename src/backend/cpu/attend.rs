@@ -27,6 +27,7 @@ pub(super) struct Attend<'a> {
     /// Keys a query sees, itself included; `usize::MAX` without a window.
     pub window: usize,
     pub scale: f32,
+    pub soft_cap: Option<f32>,
     pub kv_head: usize,
     /// Query heads of a KV head.
     pub group: usize,
@@ -204,7 +205,11 @@ unsafe fn advance<V: Vector, E: Element, const HEIGHT: usize>(
             score::<V, E, HEIGHT>(keys, queries, task.cache.head_dim, task.scale, scores);
         }
         for row in 0..HEIGHT {
-            weigh::<V>(state, tile + row, task.sight(tile + row).within(span, SPAN), state.scores.add(row * SPAN));
+            let (seen, scores) = (task.sight(tile + row).within(span, SPAN), state.scores.add(row * SPAN));
+            if let Some(cap) = task.soft_cap {
+                cap_scores::<V>(cap, seen, scores);
+            }
+            weigh::<V>(state, tile + row, seen, scores);
         }
         for at in blocks {
             let start = span + at * BLOCK_TOKENS;
@@ -248,6 +253,20 @@ unsafe fn score<V: Vector, E: Element, const HEIGHT: usize>(
         }
         for row in 0..HEIGHT {
             sums[row].mul(V::splat(scale)).store(scores.add(row * SPAN));
+        }
+    }
+}
+
+/// Caps one row's scores of a span, with others up to the ends of vectors.
+#[inline(always)]
+unsafe fn cap_scores<V: Vector>(cap: f32, (first, end): (usize, usize), scores: *mut f32) {
+    if first == end {
+        return;
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        for at in (first / LANES * LANES..end).step_by(LANES) {
+            math::soft_cap(V::load(scores.add(at)), cap).store(scores.add(at));
         }
     }
 }

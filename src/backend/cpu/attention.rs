@@ -12,6 +12,7 @@ use super::team::{Areas, Need, Team};
 use crate::backend::{Batch, BatchRow, Kernel};
 use crate::engine::{BLOCK_TOKENS, Rows};
 use crate::error::{Error, Result};
+use crate::types::heap;
 use crate::types::{AttentionSpec, DType, RopeSpec};
 
 /// Query rows (tokens times heads that share a KV head) of one task, about.
@@ -59,7 +60,7 @@ impl Append {
     fn new(operands: &Operands<'_>, spec: &AttentionSpec, keys: usize, rope: Option<Rope>) -> Result<Self> {
         let cache = operands.cache(spec)?;
         let columns = spec.kv_heads * spec.head_dim;
-        let places = Vec::with_capacity(operands.limits.tokens);
+        let places = heap::vector(operands.limits.tokens, "places in the cache")?;
         let (keys, values) = (token_rows(operands, keys, columns)?, token_rows(operands, keys + 1, columns)?);
         Ok(Append { cache, keys, values, rope, places })
     }
@@ -116,6 +117,7 @@ struct Queries {
     cache: Cache,
     heads: usize,
     scale: f32,
+    soft_cap: Option<f32>,
     queries: Matrix,
     rope: Option<Rope>,
     output: Matrix,
@@ -144,8 +146,9 @@ impl Queries {
             return Err(operands.corrupt(format!("its output has not {columns} columns for each token")));
         }
         let queries = token_rows(operands, 0, columns)?;
-        let starts = Vec::with_capacity(operands.limits.rows + 1);
-        Ok(Queries { cache, heads: spec.heads, scale: spec.scale, queries, rope, output, starts })
+        let starts = heap::vector(operands.limits.rows + 1, "attention tasks")?;
+        let AttentionSpec { heads, scale, soft_cap, .. } = *spec;
+        Ok(Queries { cache, heads, scale, soft_cap, queries, rope, output, starts })
     }
 
     fn group(&self) -> usize {
@@ -208,6 +211,7 @@ impl Queries {
                 table,
                 window: self.cache.window,
                 scale: self.scale,
+                soft_cap: self.soft_cap,
                 kv_head,
                 group,
                 tokens: task_tokens(group).min(row.len - first),

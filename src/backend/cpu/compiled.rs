@@ -4,10 +4,12 @@ use super::attend::Attend;
 use super::expand::Expand;
 use super::finish::Finish;
 use super::pack::Pack;
+use super::quantize::{Quantize, Rescale};
 use super::rows::{Elements, Norm, Rotation};
 use super::tile::Tile;
 use super::vector::Plain;
-use crate::types::Activation;
+use crate::engine::Precision;
+use crate::types::{Activation, DType};
 
 /// Matrix product tiles for one dtype of weights. Tile lists go by height, from 1 up.
 pub(super) struct Products {
@@ -20,8 +22,28 @@ pub(super) struct Products {
     pub sweep: &'static [Tile],
     /// How a block is widened to f32 first, where `sweep` wants that.
     pub expand: Option<unsafe fn(&Expand)>,
-    /// Whether activations are packed as pairs of bf16.
-    pub pairs: bool,
+    pub activations: Activations,
+}
+
+/// What a word of a packed activation row holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activations {
+    F32,
+    /// Two bf16.
+    Pairs,
+    /// Four integers of 8 bits, of rows with scales.
+    Bytes,
+}
+
+impl Activations {
+    /// Words of a row of `k` elements.
+    pub(super) fn words(self, k: usize) -> usize {
+        match self {
+            Activations::F32 => k,
+            Activations::Pairs => k.div_ceil(2),
+            Activations::Bytes => k.div_ceil(4),
+        }
+    }
 }
 
 /// Everything compiled for one instruction set. The functions may only be called on a machine that has it.
@@ -30,13 +52,20 @@ pub(super) struct Compiled {
     pub bf16: Products,
     pub f16: Products,
     pub e4m3: Products,
+    /// i8 weights and f32 activations.
+    pub int8: Products,
+    /// i8 weights and quantised activations; sums are integers.
+    pub w8a8: Products,
     pub pack_f32: unsafe fn(&Pack),
     pub pack_pairs: unsafe fn(&Pack),
+    pub quantize: unsafe fn(&Quantize),
+    pub rescale: unsafe fn(&Rescale<'_>),
     pub finish: unsafe fn(&Finish),
     pub norm: unsafe fn(&Norm),
     pub add: unsafe fn(&Elements),
     pub mul: unsafe fn(&Elements),
     pub activate: unsafe fn(Activation, &Elements),
+    pub soft_cap: unsafe fn(f32, &Elements),
     pub rotate: unsafe fn(&Rotation),
     pub attend_f32: unsafe fn(&Attend<'_>),
     pub attend_bf16: unsafe fn(&Attend<'_>),
@@ -44,9 +73,43 @@ pub(super) struct Compiled {
     pub attend_e4m3: unsafe fn(&Attend<'_>),
 }
 
+impl Compiled {
+    /// What multiplies weights of `dtype` in an engine of that precision.
+    pub(super) fn products(&self, dtype: DType, precision: Precision) -> &Products {
+        match (dtype, precision) {
+            (DType::BF16, _) => &self.bf16,
+            (DType::F16, _) => &self.f16,
+            (DType::E4M3, _) => &self.e4m3,
+            (DType::I8, Precision::Int8W8a8) => &self.w8a8,
+            (DType::I8, _) => &self.int8,
+            (DType::F32 | DType::I32, _) => &self.f32,
+        }
+    }
+}
+
+/// Products with words of weights as they are stored.
+pub(super) const fn stored(
+    single: &'static [Tile],
+    streams: &'static [Tile],
+    sweep: &'static [Tile],
+    activations: Activations,
+) -> Products {
+    Products { single, streams, sweep, expand: None, activations }
+}
+
+/// Products with weights that tiles widen, except in a sweep, for which a block is widened first.
+pub(super) const fn widening(
+    single: &'static [Tile],
+    streams: &'static [Tile],
+    sweep: &'static [Tile],
+    expand: unsafe fn(&Expand),
+) -> Products {
+    Products { single, streams, sweep, expand: Some(expand), activations: Activations::F32 }
+}
+
 /// Products with weights that are always widened first.
 pub(super) const fn widened(sweep: &'static [Tile], expand: unsafe fn(&Expand)) -> Products {
-    Products { single: &[], streams: &[], sweep, expand: Some(expand), pairs: false }
+    Products { single: &[], streams: &[], sweep, expand: Some(expand), activations: Activations::F32 }
 }
 
 /// Puts the attributes before an item.
@@ -72,8 +135,8 @@ macro_rules! tiles {
 /// The [`Compiled`] of a vector type, with the products as given (which may name the functions here) and the tiles for
 /// widened weights; every function gets the attributes.
 macro_rules! compiled {
-    ($attributes:tt, $vector:ty, f32: $f32:expr, bf16: $bf16:expr, widened: $widened:expr) => {{
-        use $crate::backend::cpu::{attend, cache, compiled::widened, expand, finish, pack, rows};
+    ($attributes:tt, $vector:ty, f32: $f32:expr, bf16: $bf16:expr, int8: $int8:expr, w8a8: $w8a8:expr, widened: $widened:expr) => {{
+        use $crate::backend::cpu::{attend, cache, compiled::widened, expand, finish, pack, quantize, rows};
         $crate::backend::cpu::compiled::attributed! { $attributes
             #[allow(dead_code, reason = "dot products take pairs of bf16 as they are")]
             unsafe fn expand_bf16(block: &expand::Expand) {
@@ -87,6 +150,18 @@ macro_rules! compiled {
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand_e4m3(block: &expand::Expand) {
             // SAFETY: the caller's.
             unsafe { expand::expand_e4m3::<$vector>(block) }
+        } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand_i8(block: &expand::Expand) {
+            // SAFETY: the caller's.
+            unsafe { expand::expand_i8::<$vector>(block) }
+        } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn quantize(rows: &quantize::Quantize) {
+            // SAFETY: the caller's.
+            unsafe { quantize::quantize(rows) }
+        } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn rescale(sums: &quantize::Rescale<'_>) {
+            // SAFETY: the caller's.
+            unsafe { quantize::rescale::<$vector>(sums) }
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn pack_f32(strip: &pack::Pack) {
             // SAFETY: the caller's.
@@ -116,6 +191,10 @@ macro_rules! compiled {
             // SAFETY: the caller's.
             unsafe { rows::activate::<$vector>(f, elements) }
         } }
+        $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn soft_cap(cap: f32, elements: &rows::Elements) {
+            // SAFETY: the caller's.
+            unsafe { rows::soft_cap::<$vector>(cap, elements) }
+        } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn rotate(rotation: &rows::Rotation) {
             // SAFETY: the caller's.
             unsafe { rows::rotate::<$vector>(rotation) }
@@ -141,13 +220,18 @@ macro_rules! compiled {
             bf16: $bf16,
             f16: widened($widened, expand_f16),
             e4m3: widened($widened, expand_e4m3),
+            int8: $int8,
+            w8a8: $w8a8,
             pack_f32,
             pack_pairs,
+            quantize,
+            rescale,
             finish,
             norm,
             add,
             mul,
             activate,
+            soft_cap,
             rotate,
             attend_f32,
             attend_bf16,
@@ -164,11 +248,17 @@ pub(super) use {compiled, tiles};
 const PORTABLE_TILES: &[Tile] =
     tiles!([], accumulate, super::tile::F32<Plain>, ahead 0, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
 const PORTABLE_PAIRS: &[Tile] =
-    tiles!([], widen, super::tile::F32<Plain>, ahead 0, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
+    tiles!([], widen, super::tile::Pairs<Plain>, ahead 0, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
+const PORTABLE_FOURS: &[Tile] =
+    tiles!([], widen, super::tile::Fours<Plain>, ahead 0, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
+const PORTABLE_BYTES: &[Tile] =
+    tiles!([], accumulate, super::tile::Bytes<Plain>, ahead 0, [(1, 2, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1)]);
 
 /// The kernels of [`super::isa::Isa::Portable`].
 pub(super) static PORTABLE: Compiled = compiled!([], Plain,
-    f32: Products { single: PORTABLE_TILES, streams: PORTABLE_TILES, sweep: PORTABLE_TILES, expand: None, pairs: false },
-    bf16: Products { single: PORTABLE_PAIRS, streams: PORTABLE_PAIRS, sweep: PORTABLE_TILES, expand: Some(expand_bf16), pairs: false },
+    f32: stored(PORTABLE_TILES, PORTABLE_TILES, PORTABLE_TILES, Activations::F32),
+    bf16: widening(PORTABLE_PAIRS, PORTABLE_PAIRS, PORTABLE_TILES, expand_bf16),
+    int8: widening(PORTABLE_FOURS, PORTABLE_FOURS, PORTABLE_TILES, expand_i8),
+    w8a8: stored(PORTABLE_BYTES, PORTABLE_BYTES, PORTABLE_BYTES, Activations::Bytes),
     widened: PORTABLE_TILES
 );

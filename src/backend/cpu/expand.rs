@@ -63,6 +63,27 @@ pub(super) unsafe fn expand_e4m3<V: Vector>(expand: &Expand) {
     }
 }
 
+/// Fours of i8 codes, whose scales multiply the sums.
+///
+/// # Safety
+/// As [`expand_bf16`].
+#[inline(always)]
+pub(super) unsafe fn expand_i8<V: Vector>(expand: &Expand) {
+    // SAFETY: the caller's.
+    unsafe {
+        for word in 0..expand.words {
+            for at in (0..PANEL).step_by(LANES) {
+                let from = expand.panel.add(word * PANEL + at);
+                let out = expand.out.add(4 * word * PANEL + at);
+                V::load_byte::<0>(from).store(out);
+                V::load_byte::<1>(from).store(out.add(PANEL));
+                V::load_byte::<2>(from).store(out.add(2 * PANEL));
+                V::load_byte::<3>(from).store(out.add(3 * PANEL));
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As [`expand_bf16`].
 #[inline(always)]

@@ -45,14 +45,15 @@ pub(super) struct Embed {
     team: Arc<Team>,
     table: Table,
     index: Index,
+    scale: f32,
     output: Matrix,
 }
 
 impl Embed {
-    pub(super) fn new(team: Arc<Team>, operands: &Operands<'_>, index: Index) -> Result<Self> {
+    pub(super) fn new(team: Arc<Team>, operands: &Operands<'_>, index: Index, scale: f32) -> Result<Self> {
         let output = operands.output(0)?;
         per_token(operands, &output)?;
-        Ok(Embed { team, table: operands.table(0, output.columns)?, index, output })
+        Ok(Embed { team, table: operands.table(0, output.columns)?, index, scale, output })
     }
 
     /// # Safety
@@ -62,9 +63,9 @@ impl Embed {
         unsafe {
             let out = self.output.row(row);
             match self.table.dtype {
-                DType::BF16 => gather::<Bf16>(&self.table, id, out),
-                DType::F16 => gather::<F16>(&self.table, id, out),
-                _ => gather::<f32>(&self.table, id, out),
+                DType::BF16 => gather::<Bf16>(&self.table, id, self.scale, out),
+                DType::F16 => gather::<F16>(&self.table, id, self.scale, out),
+                _ => gather::<f32>(&self.table, id, self.scale, out),
             }
         }
     }
@@ -92,8 +93,8 @@ fn check_positions(batch: &Batch) -> Result<()> {
     }
 }
 
-/// Copies one row of a table, wherever its packing put the elements.
-unsafe fn gather<E: Element>(table: &Table, row: usize, out: *mut f32) {
+/// Copies one row of a table, `scale` times its elements, wherever its packing put them.
+unsafe fn gather<E: Element>(table: &Table, row: usize, scale: f32, out: *mut f32) {
     let base = table.address as *const E;
     // Elements k and k+1 of a panel row lie side by side when they are two to a word.
     let pair = 4 / size_of::<E>();
@@ -106,7 +107,7 @@ unsafe fn gather<E: Element>(table: &Table, row: usize, out: *mut f32) {
     };
     for k in 0..table.columns {
         // SAFETY: the caller's.
-        unsafe { *out.add(k) = (*base.add(start + k / pair * step + k % pair)).to_f32() };
+        unsafe { *out.add(k) = (*base.add(start + k / pair * step + k % pair)).to_f32() * scale };
     }
 }
 

@@ -79,6 +79,33 @@ unsafe fn gelu<V: Vector>(x: V) -> V {
     }
 }
 
+/// `tanh(x) = x + x^3 p(x^2)` for |x| up to this bound, with a relative error of 2e-8 (fitted like [`SCALED_ERFC`]): beyond it
+/// the difference of 1 and an exponential keeps its digits.
+const TANH_BOUND: f32 = 0.7;
+const TANH: [f32; 5] = [-0.005_122_302_6, 0.020_071_81, -0.053_550_195, 0.133_289_6, -0.333_331_82];
+
+#[inline(always)]
+unsafe fn tanh<V: Vector>(x: V) -> V {
+    unsafe {
+        let square = x.mul(x);
+        let small = polynomial(square, &TANH).mul(square).mul_add(x, x);
+        let magnitude = x.select_less(V::zero(), V::zero().sub(x), x);
+        let grown = exp(magnitude.add(magnitude)).add(V::splat(1.0));
+        let large = V::splat(1.0).sub(V::splat(2.0).div(grown));
+        let large = x.select_less(V::zero(), V::zero().sub(large), large);
+        magnitude.select_less(V::splat(TANH_BOUND), small, large)
+    }
+}
+
+/// `cap * tanh(x / cap)` of every lane, for a positive `cap`.
+///
+/// # Safety
+/// See [`Vector`].
+#[inline(always)]
+pub(super) unsafe fn soft_cap<V: Vector>(x: V, cap: f32) -> V {
+    unsafe { tanh(x.div(V::splat(cap))).mul(V::splat(cap)) }
+}
+
 /// `x / (1 + e^-y)`.
 #[inline(always)]
 unsafe fn times_sigmoid<V: Vector>(x: V, y: V) -> V {

@@ -7,26 +7,20 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::compiled::Products;
+use super::compiled::{Activations, Products};
 use super::finish::Finish;
 use super::operands::{Matrix, Operands, Vector};
 use super::pack::Pack;
 use super::panels::Panels;
-use super::team::{Areas, Need, Team};
+use super::pass::{BLOCK_WORDS, PASS_ROWS, Pass};
+use super::quantize::{MOST_COLUMNS, Quantize, Rescale};
+use super::team::Team;
 use super::tile::{AHEAD_BYTES, Tile, TileCall};
 use crate::backend::{Batch, Kernel};
 use crate::engine::PANEL;
 use crate::error::Result;
 use crate::types::{Activation, DType};
 
-/// Rows packed at once; longer steps go in several passes.
-const PASS_ROWS: usize = 768;
-/// Rows that a task of a sweep takes, about.
-const BLOCK_ROWS: usize = 256;
-/// Words of k that a sweep takes at a time: a panel's block is 32 KiB.
-const BLOCK_WORDS: usize = 256;
-/// Panels that a task of a sweep takes at most.
-const SWEEP_PANELS: usize = 4;
 /// Multiplications below which work is not worth another thread.
 const GRAIN: usize = 64 * 1024;
 /// Elements that a task packs at least.
@@ -47,6 +41,7 @@ pub(super) struct MatMul {
     first: Factor,
     up: Option<Factor>,
     activation: Option<Activation>,
+    products: &'static Products,
 }
 
 impl MatMul {
@@ -58,7 +53,7 @@ impl MatMul {
     ) -> Result<Self> {
         let (input, output) = ends(operands)?;
         let first = factor(operands, 0, bias.then_some(1), &input, &output)?;
-        Ok(MatMul { team, input, output, first, up: None, activation })
+        MatMul { products: &team.compiled.f32, team, input, output, first, up: None, activation }.choose(operands)
     }
 
     pub(super) fn gated(team: Arc<Team>, operands: &Operands<'_>, bias: bool, activation: Activation) -> Result<Self> {
@@ -68,11 +63,18 @@ impl MatMul {
         if first.panels.dtype != up.panels.dtype {
             return Err(operands.unsupported("its two weights have different dtypes"));
         }
-        Ok(MatMul { team, input, output, first, up: Some(up), activation: Some(activation) })
+        let (up, activation) = (Some(up), Some(activation));
+        MatMul { products: &team.compiled.f32, team, input, output, first, up, activation }.choose(operands)
     }
 
-    fn products(&self) -> &'static Products {
-        products(&self.team, self.first.panels.dtype)
+    /// With the products for its weights.
+    fn choose(self, operands: &Operands<'_>) -> Result<Self> {
+        let Panels { dtype, k, .. } = self.first.panels;
+        let products = self.team.compiled.products(dtype, operands.precision());
+        if products.activations == Activations::Bytes && k > MOST_COLUMNS {
+            return Err(operands.unsupported(format!("sums of {k} integer products overflow; {MOST_COLUMNS} fit")));
+        }
+        Ok(MatMul { products, ..self })
     }
 }
 
@@ -97,75 +99,15 @@ fn factor(
     Ok(Factor { panels, bias })
 }
 
-fn products(team: &Team, dtype: DType) -> &'static Products {
-    match dtype {
-        DType::BF16 => &team.compiled.bf16,
-        DType::F16 => &team.compiled.f16,
-        DType::E4M3 => &team.compiled.e4m3,
-        _ => &team.compiled.f32,
-    }
-}
-
-/// Words of a packed activation row.
-fn row_words(products: &Products, k: usize) -> usize {
-    if products.pairs { k.div_ceil(2) } else { k }
-}
-
-/// Scratch for products of `rows` rows with `factors` weights of inner dimension `k`.
-pub(super) fn need(team: &Team, dtype: DType, rows: usize, k: usize, factors: usize) -> Need {
-    let products = products(team, dtype);
-    let block_rows = rows.min(BLOCK_ROWS) + 2 * products.sweep.len();
-    let sums = factors * SWEEP_PANELS * block_rows * PANEL;
-    Need {
-        shared: rows.min(PASS_ROWS).saturating_mul(row_words(products, k)).saturating_mul(4),
-        lane: (sums + BLOCK_WORDS * PANEL) * 4,
-    }
-}
-
-/// Up to [`PASS_ROWS`] rows, and how the work on them is cut.
-struct Pass {
-    areas: Areas,
-    products: &'static Products,
-    /// First row and number of rows.
-    start: usize,
-    rows: usize,
-    /// The rows are cut into so many tiles of nearly equal height.
-    tiles: usize,
-    /// Packed activations.
-    activations: usize,
-    words: usize,
-    /// Words of k at a time, panels at a time, tiles at a time.
-    block_words: usize,
-    unit_panels: usize,
-    unit_tiles: usize,
-}
-
-impl Pass {
-    /// First row of a tile, within the pass.
-    fn tile_start(&self, tile: usize) -> usize {
-        tile * self.rows / self.tiles
-    }
-
-    fn height(&self, tile: usize) -> usize {
-        self.tile_start(tile + 1) - self.tile_start(tile)
-    }
-
-    /// Whether a block of k of one panel at a time goes over all tiles.
-    fn sweeps(&self) -> bool {
-        self.tiles > 1 || self.products.streams.is_empty()
-    }
-
-    fn tile_blocks(&self) -> usize {
-        self.tiles.div_ceil(self.unit_tiles)
-    }
-}
-
 impl Kernel for MatMul {
     unsafe fn launch(&mut self, batch: &Batch) -> Result<()> {
         let rows = self.output.count(batch);
         let turn = self.team.scratch();
         for start in (0..rows).step_by(PASS_ROWS) {
-            let pass = self.plan(turn.areas, start, (rows - start).min(PASS_ROWS));
+            // SAFETY: `start` is a row of the step.
+            let first = unsafe { self.input.row(start) };
+            let (panels, lanes) = (&self.first.panels, self.team.pool.lanes());
+            let pass = Pass::new(self.products, panels, lanes, turn.areas, first, start..rows.min(start + PASS_ROWS));
             // SAFETY: the caller's; the pass lies within the rows of the step, the scratch is ours for this launch.
             unsafe {
                 self.pack(&pass)?;
@@ -177,28 +119,6 @@ impl Kernel for MatMul {
 }
 
 impl MatMul {
-    fn plan(&self, areas: Areas, start: usize, rows: usize) -> Pass {
-        let products = self.products();
-        let words = row_words(products, self.first.panels.k);
-        let tiles = rows.div_ceil(products.sweep.len());
-        let in_place = rows == 1 && !products.pairs;
-        // SAFETY: `start` is a row of the step.
-        let row = unsafe { self.input.row(start) } as usize;
-        let activations = if in_place { row } else { areas.shared() as usize };
-        let (block_words, unit_panels, unit_tiles) = if tiles == 1 && !products.streams.is_empty() {
-            // Wide units hide the latency of the additions, but every lane must get some.
-            let wide = products.streams[rows - 1].panels;
-            let enough = self.first.panels.count() >= 2 * wide * self.team.pool.lanes();
-            (words, if enough { wide } else { 1 }, 1)
-        } else {
-            let unit_tiles = tiles.div_ceil(rows.div_ceil(BLOCK_ROWS));
-            let blocks = tiles.div_ceil(unit_tiles);
-            let spread = self.first.panels.count() * blocks / (4 * self.team.pool.lanes());
-            (BLOCK_WORDS, spread.clamp(1, SWEEP_PANELS), unit_tiles)
-        };
-        Pass { areas, products, start, rows, tiles, activations, words, block_words, unit_panels, unit_tiles }
-    }
-
     /// Packs the activations of a pass, unless they are used where they are.
     ///
     /// # Safety
@@ -208,19 +128,45 @@ impl MatMul {
             return Ok(());
         }
         let k = self.first.panels.k;
-        let pack = if pass.products.pairs { self.team.compiled.pack_pairs } else { self.team.compiled.pack_f32 };
+        let pack = match pass.products.activations {
+            Activations::F32 => self.team.compiled.pack_f32,
+            Activations::Pairs => self.team.compiled.pack_pairs,
+            // SAFETY: the caller's.
+            Activations::Bytes => return unsafe { self.quantize(pass) },
+        };
         let strip = (PACK_GRAIN * pass.tiles / pass.rows).next_multiple_of(2).max(2);
         let strips = k.div_ceil(strip);
         self.team.pool.run(pass.tiles * strips, &|_, task| {
             let (tile, from) = (task / strips, task % strips * strip);
             let (start, height) = (pass.tile_start(tile), pass.height(tile));
             // Words before this strip: `strip` is even, so that no pair is cut.
-            let words = row_words(pass.products, from);
+            let words = pass.products.activations.words(from);
             // SAFETY: the strips lie within the rows of the input and within the shared scratch, each its own part.
             unsafe {
                 let rows = self.input.row(pass.start + start).add(from);
                 let out = (pass.activations as *mut f32).add(start * pass.words + words * height);
                 pack(&Pack { rows, stride: self.input.stride(), height, k: strip.min(k - from), out });
+            }
+        })
+    }
+
+    /// Packs rows as bytes with scales: whole rows, since a row's scale comes from all of it.
+    ///
+    /// # Safety
+    /// As `launch`.
+    unsafe fn quantize(&self, pass: &Pass) -> Result<()> {
+        self.team.pool.run(pass.tiles, &|_, tile| {
+            let (start, height) = (pass.tile_start(tile), pass.height(tile));
+            // SAFETY: the tile's rows are the input's; their part of the shared scratch is nobody else's.
+            unsafe {
+                (self.team.compiled.quantize)(&Quantize {
+                    rows: self.input.row(pass.start + start),
+                    stride: self.input.stride(),
+                    height,
+                    k: self.first.panels.k,
+                    out: (pass.activations as *mut u32).add(start * pass.words),
+                    scales: pass.scales(start),
+                });
             }
         })
     }
@@ -261,6 +207,10 @@ impl MatMul {
                 self.accumulate(pass, &up.panels, scratch, up_sums, panels.clone(), tiles);
             }
             for (index, panel) in panels.enumerate() {
+                self.rescale(pass, &self.first.panels, panel, start, rows, sums.add(index * step));
+                if let Some(up) = &self.up {
+                    self.rescale(pass, &up.panels, panel, start, rows, up_sums.add(index * step));
+                }
                 let column = panel * PANEL;
                 let bias = |factor: &Factor| factor.bias.map_or(std::ptr::null(), |bias| bias.start().add(column));
                 (self.team.compiled.finish)(&Finish {
@@ -326,6 +276,21 @@ impl MatMul {
                 };
                 panel += width;
             }
+        }
+    }
+
+    /// Turns the sums of integer weights into values; others are values.
+    ///
+    /// # Safety
+    /// As [`MatMul::unit`]; the sums are those of `rows` rows from `start` and of that panel.
+    unsafe fn rescale(&self, pass: &Pass, weights: &Panels, panel: usize, start: usize, rows: usize, sums: *mut f32) {
+        if weights.dtype != DType::I8 {
+            return;
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            let Some(scales) = weights.row_scales(panel) else { return };
+            (self.team.compiled.rescale)(&Rescale { sums, rows, scales: &scales, activations: pass.scales(start) });
         }
     }
 

@@ -26,7 +26,7 @@ unsafe impl Sync for OwnedMemory {}
 impl OwnedMemory {
     /// `bytes` zero bytes, 64-byte aligned; `what` names them in the `OutOfMemory` error.
     pub(super) fn zeroed(bytes: usize, what: &str) -> Result<Self> {
-        let out_of_memory = || Error::OutOfMemory { what: what.into(), why: format!("{bytes} bytes were refused") };
+        let out_of_memory = || Error::out_of_memory(what, bytes);
         let alignment = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
         let layout = Layout::from_size_align(bytes.max(ALIGNMENT), alignment).map_err(|_| out_of_memory())?;
         let start = zeroed_pages(layout).ok_or_else(out_of_memory)?;

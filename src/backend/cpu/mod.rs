@@ -18,7 +18,9 @@ mod memory;
 mod operands;
 mod pack;
 mod panels;
+mod pass;
 mod pool;
+mod quantize;
 mod rows;
 mod rowwise;
 mod team;
@@ -102,7 +104,7 @@ impl CpuDevice {
         let weight = step.weights.first().and_then(|index| plan.weights.get(*index));
         let (Some(weight), Some(input)) = (weight, step.inputs.first()) else { return Need::default() };
         let rows = limits.tokens.max(limits.logit_rows);
-        matmul::need(&self.team, weight.dtype, rows, input.columns, factors)
+        pass::need(self.team.compiled.products(weight.dtype, plan.precision), rows, input.columns, factors)
     }
 }
 
@@ -147,8 +149,8 @@ impl Device for CpuDevice {
 fn kernel(team: Arc<Team>, operands: &Operands<'_>) -> Result<Box<dyn Kernel>> {
     let elementwise = |team, function| Ok(Box::new(Elementwise::new(team, operands, function)?) as Box<dyn Kernel>);
     Ok(match operands.step.op {
-        Op::Embedding => Box::new(Embed::new(team, operands, Index::Tokens)?),
-        Op::PositionEmbedding => Box::new(Embed::new(team, operands, Index::Positions)?),
+        Op::Embedding { scale } => Box::new(Embed::new(team, operands, Index::Tokens, scale)?),
+        Op::PositionEmbedding => Box::new(Embed::new(team, operands, Index::Positions, 1.0)?),
         Op::RopeAngles { scale } => Box::new(Angles::new(team, operands, scale)?),
         Op::Linear { bias, activation } => Box::new(MatMul::linear(team, operands, bias, activation)?),
         Op::GatedLinear { bias, activation } => Box::new(MatMul::gated(team, operands, bias, activation)?),
@@ -159,6 +161,7 @@ fn kernel(team: Arc<Team>, operands: &Operands<'_>) -> Result<Box<dyn Kernel>> {
         Op::Add => return elementwise(team, Function::Add),
         Op::Mul => return elementwise(team, Function::Mul),
         Op::Activate { activation } => return elementwise(team, Function::Activate(activation)),
+        Op::SoftCap { cap } => return elementwise(team, Function::SoftCap(cap)),
         Op::Rope(spec) => Box::new(Rotate::new(team, operands, spec)?),
         Op::Slice { .. } => return Err(operands.unsupported("the builder lowers it to a view")),
         Op::CacheAppend(spec) => Box::new(CacheAppend::new(team, operands, &spec)?),

@@ -3,7 +3,7 @@
 use super::cache::LayerCache;
 use super::panels::{Panels, Scales};
 use crate::backend::{Batch, Bindings, Region};
-use crate::engine::{Limits, Packing, Plan, Rows, ScaleSpec, Step, View, WeightSpec};
+use crate::engine::{Granularity, Limits, Packing, Plan, Precision, Rows, ScaleSpec, Step, View, WeightSpec};
 use crate::error::{Error, Result};
 use crate::types::{AttentionSpec, DType};
 
@@ -183,6 +183,15 @@ impl<'a> Operands<'a> {
         Ok((spec, *region))
     }
 
+    /// Elements of weight `index`, at least one.
+    pub(super) fn length(&self, index: usize) -> Result<usize> {
+        let (spec, _) = self.weight(index)?;
+        match spec.shape.as_slice() {
+            [length] if *length > 0 => Ok(*length),
+            shape => Err(self.corrupt(format!("weight `{}` is {shape:?} where a vector is due", spec.name))),
+        }
+    }
+
     /// Weight `index`: `length` f32.
     pub(super) fn vector(&self, index: usize, length: usize) -> Result<Vector> {
         let (spec, region) = self.weight(index)?;
@@ -195,19 +204,28 @@ impl<'a> Operands<'a> {
         Ok(Vector { address: region.address })
     }
 
+    /// How the engine stores its matrices.
+    pub(super) fn precision(&self) -> Precision {
+        self.plan.precision
+    }
+
     /// Weight `index`: a matrix `[n, k]` in panels, with its scales.
     pub(super) fn panels(&self, index: usize, n: usize, k: usize) -> Result<Panels> {
         let (spec, region) = self.weight(index)?;
-        let stored = matches!(spec.dtype, DType::F32 | DType::BF16 | DType::F16 | DType::E4M3);
-        if spec.packing != Packing::Panels || !stored {
-            return Err(self.unsupported(format!("weight `{}` is not floating point in panels", spec.name)));
+        if spec.packing != Packing::Panels || spec.dtype == DType::I32 {
+            return Err(self.unsupported(format!("weight `{}` is {} or not in panels", spec.name, spec.dtype)));
         }
         if spec.shape != [n, k] {
             return Err(self.corrupt(format!("weight `{}` is {:?} where [{n}, {k}] is due", spec.name, spec.shape)));
         }
         let scales = match (spec.dtype, spec.scale) {
-            (DType::E4M3, Some(scale)) => Some(self.scales(&scale, n, k)?),
-            (DType::E4M3, None) => return Err(self.corrupt(format!("weight `{}` has no scales", spec.name))),
+            (DType::I8, Some(ScaleSpec { granularity: Granularity::Block, .. })) => {
+                return Err(self.corrupt(format!("weight `{}` is i8 and scaled by blocks", spec.name)));
+            }
+            (DType::E4M3 | DType::I8, Some(scale)) => Some(self.scales(&scale, n, k)?),
+            (DType::E4M3 | DType::I8, None) => {
+                return Err(self.corrupt(format!("weight `{}` has no scales", spec.name)));
+            }
             _ => None,
         };
         Ok(Panels { address: region.address, dtype: spec.dtype, n, k, scales })

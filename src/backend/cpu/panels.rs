@@ -75,6 +75,15 @@ impl Panels {
         }
     }
 
+    /// Scales of a panel's rows, of a matrix that has one for each row.
+    ///
+    /// # Safety
+    /// As [`Panels::expand`].
+    pub(super) unsafe fn row_scales(&self, panel: usize) -> Option<[f32; PANEL]> {
+        // SAFETY: the caller's.
+        self.scales.map(|scales| unsafe { self.scales_at(scales, panel, 0) })
+    }
+
     /// Scales of a panel's rows in the block of columns around `column`; rows that do not exist get any.
     ///
     /// # Safety

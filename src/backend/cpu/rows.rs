@@ -142,6 +142,18 @@ pub(super) unsafe fn activate<V: Vector>(activation: Activation, e: &Elements) {
     }
 }
 
+/// # Safety
+/// As [`add`], without `y`.
+#[inline(always)]
+pub(super) unsafe fn soft_cap<V: Vector>(cap: f32, e: &Elements) {
+    // SAFETY: the caller's.
+    unsafe {
+        for_each_vector!(e.columns, at, count, {
+            store(math::soft_cap(load::<V>(e.x.add(at), count), cap), e.out.add(at), count);
+        });
+    }
+}
+
 /// One head to be rotated.
 #[derive(Clone, Copy)]
 pub(super) struct Rotation {

@@ -19,6 +19,8 @@ pub(super) struct Normalize {
     gain: Vector,
     bias: Option<Vector>,
     eps: f32,
+    /// Columns that are normed together; they divide those of the output.
+    part: usize,
     output: Matrix,
 }
 
@@ -28,9 +30,13 @@ impl Normalize {
         let x = operands.input_like(0, &output, output.columns)?;
         let added =
             if add { Some((operands.input_like(1, &output, output.columns)?, sum(operands, &output)?)) } else { None };
-        let gain = operands.vector(0, output.columns)?;
+        let part = if bias || add { output.columns } else { operands.length(0)? };
+        if !output.columns.is_multiple_of(part) {
+            return Err(operands.corrupt(format!("a gain of {part} does not divide {} columns", output.columns)));
+        }
+        let gain = operands.vector(0, part)?;
         let bias = if bias { Some(operands.vector(1, output.columns)?) } else { None };
-        Ok(Normalize { team, x, added, gain, bias, eps, output })
+        Ok(Normalize { team, x, added, gain, bias, eps, part, output })
     }
 
     /// # Safety
@@ -45,8 +51,11 @@ impl Normalize {
                 x = sum.row(row);
             }
             let bias = self.bias.map_or(std::ptr::null(), |bias| bias.start());
-            let (gain, out) = (self.gain.start(), self.output.row(row));
-            (self.team.compiled.norm)(&Norm { x, gain, bias, eps: self.eps, columns, out });
+            let (gain, eps, out) = (self.gain.start(), self.eps, self.output.row(row));
+            for at in (0..columns).step_by(self.part) {
+                let (x, out) = (x.add(at), out.add(at));
+                (self.team.compiled.norm)(&Norm { x, gain, bias, eps, columns: self.part, out });
+            }
         }
     }
 }
@@ -69,14 +78,15 @@ impl Kernel for Normalize {
 }
 
 /// An elementwise function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Function {
     Add,
     Mul,
     Activate(Activation),
+    SoftCap(f32),
 }
 
-/// `Add`, `Mul` and `Activate`.
+/// `Add`, `Mul`, `Activate` and `SoftCap`.
 pub(super) struct Elementwise {
     team: Arc<Team>,
     function: Function,
@@ -90,7 +100,7 @@ impl Elementwise {
         let output = operands.output(0)?;
         let x = operands.input_like(0, &output, output.columns)?;
         let y = match function {
-            Function::Activate(_) => None,
+            Function::Activate(_) | Function::SoftCap(_) => None,
             Function::Add | Function::Mul => Some(operands.input_like(1, &output, output.columns)?),
         };
         Ok(Elementwise { team, function, x, y, output })
@@ -107,6 +117,7 @@ impl Elementwise {
                 Function::Add => (self.team.compiled.add)(&e),
                 Function::Mul => (self.team.compiled.mul)(&e),
                 Function::Activate(activation) => (self.team.compiled.activate)(activation, &e),
+                Function::SoftCap(cap) => (self.team.compiled.soft_cap)(cap, &e),
             }
         }
     }

@@ -60,6 +60,58 @@ impl<V: Vector> Product for F32<V> {
     }
 }
 
+/// Words are integers: four signed bytes of an activation meet four unsigned bytes of a weight.
+pub(super) struct Bytes<V>(PhantomData<V>);
+
+impl<V: Vector> Product for Bytes<V> {
+    type V = V;
+
+    #[inline(always)]
+    unsafe fn accumulate(sum: V, a: V, b: V) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::dot_bytes(sum, b, a) }
+    }
+}
+
+/// Weights whose words hold `PARTS` neighbouring elements (2 or 4), which are widened to f32 to be multiplied.
+pub(super) trait Narrow {
+    type V: Vector;
+    const PARTS: usize;
+    /// Part `PART` of sixteen words.
+    ///
+    /// # Safety
+    /// See [`Vector`]; the words are readable.
+    unsafe fn load<const PART: u32>(words: *const u32) -> Self::V;
+}
+
+/// Pairs of bf16.
+pub(super) struct Pairs<V>(PhantomData<V>);
+
+impl<V: Vector> Narrow for Pairs<V> {
+    type V = V;
+    const PARTS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load<const PART: u32>(words: *const u32) -> V {
+        // SAFETY: the caller's.
+        unsafe { if PART == 0 { V::load_low(words) } else { V::load_high(words) } }
+    }
+}
+
+/// Fours of i8.
+pub(super) struct Fours<V>(PhantomData<V>);
+
+impl<V: Vector> Narrow for Fours<V> {
+    type V = V;
+    const PARTS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load<const PART: u32>(words: *const u32) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load_byte::<PART>(words) }
+    }
+}
+
 /// The tile whose weights are words as `P` takes them. `HEIGHT` rows by `WIDTH` vectors are in registers at once;
 /// `PANELS` panels are covered; weights are asked for `AHEAD` words before they are needed, 0 for never.
 ///
@@ -104,13 +156,13 @@ pub(super) unsafe fn accumulate<
     }
 }
 
-/// The tile whose activations are f32 and whose weights are pairs of bf16, widened on the way.
+/// The tile whose activations are f32 and whose weights are widened on the way.
 ///
 /// # Safety
 /// As [`accumulate`].
 #[inline(always)]
 pub(super) unsafe fn widen<
-    P: Product,
+    N: Narrow,
     const HEIGHT: usize,
     const WIDTH: usize,
     const PANELS: usize,
@@ -122,47 +174,57 @@ pub(super) unsafe fn widen<
     unsafe {
         for group in 0..PANELS * (PANEL / LANES) / WIDTH {
             let (weights, targets) = columns::<WIDTH>(&call, group);
-            let mut sums = load_sums::<P::V, HEIGHT, WIDTH>(&call, targets);
-            for pair in 0..call.words / 2 {
-                let a = call.activations.add(2 * pair * HEIGHT);
-                let mut b = [P::V::zero(); WIDTH];
-                for w in 0..WIDTH {
-                    if AHEAD > 0 {
-                        P::V::prefetch(weights[w].wrapping_add((pair + AHEAD) * PANEL).cast());
+            let mut sums = load_sums::<N::V, HEIGHT, WIDTH>(&call, targets);
+            let whole = call.words / N::PARTS;
+            for word in 0..whole {
+                let a = call.activations.add(N::PARTS * word * HEIGHT);
+                let words = weights.map(|weights| weights.add(word * PANEL));
+                if AHEAD > 0 {
+                    for words in words {
+                        N::V::prefetch(words.wrapping_add(AHEAD * PANEL).cast());
                     }
-                    b[w] = P::V::load_low(weights[w].add(pair * PANEL));
                 }
-                step::<P, HEIGHT, WIDTH>(&mut sums, a, &b);
-                for w in 0..WIDTH {
-                    b[w] = P::V::load_high(weights[w].add(pair * PANEL));
+                part::<N, 0, HEIGHT, WIDTH>(&mut sums, a, &words);
+                part::<N, 1, HEIGHT, WIDTH>(&mut sums, a, &words);
+                if N::PARTS == 4 {
+                    part::<N, 2, HEIGHT, WIDTH>(&mut sums, a, &words);
+                    part::<N, 3, HEIGHT, WIDTH>(&mut sums, a, &words);
                 }
-                step::<P, HEIGHT, WIDTH>(&mut sums, a.add(HEIGHT), &b);
             }
-            if call.words % 2 == 1 {
-                let pair = call.words / 2;
-                let mut b = [P::V::zero(); WIDTH];
-                for w in 0..WIDTH {
-                    b[w] = P::V::load_low(weights[w].add(pair * PANEL));
-                }
-                step::<P, HEIGHT, WIDTH>(&mut sums, call.activations.add(2 * pair * HEIGHT), &b);
+            let (a, rest) = (call.activations.add(N::PARTS * whole * HEIGHT), call.words % N::PARTS);
+            let words = weights.map(|weights| weights.add(whole * PANEL));
+            if rest > 0 {
+                part::<N, 0, HEIGHT, WIDTH>(&mut sums, a, &words);
+            }
+            if rest > 1 {
+                part::<N, 1, HEIGHT, WIDTH>(&mut sums, a, &words);
+            }
+            if rest > 2 {
+                part::<N, 2, HEIGHT, WIDTH>(&mut sums, a, &words);
             }
             store_sums(&sums, targets);
         }
     }
 }
 
+/// Part `PART` of the words meets its activations; `a` are those of part 0.
 #[inline(always)]
-unsafe fn step<P: Product, const HEIGHT: usize, const WIDTH: usize>(
-    sums: &mut [[P::V; WIDTH]; HEIGHT],
+unsafe fn part<N: Narrow, const PART: u32, const HEIGHT: usize, const WIDTH: usize>(
+    sums: &mut [[N::V; WIDTH]; HEIGHT],
     a: *const f32,
-    b: &[P::V; WIDTH],
+    words: &[*const u32; WIDTH],
 ) {
     // SAFETY: the caller's.
     unsafe {
+        let a = a.add(PART as usize * HEIGHT);
+        let mut b = [N::V::zero(); WIDTH];
+        for w in 0..WIDTH {
+            b[w] = N::load::<PART>(words[w]);
+        }
         for row in 0..HEIGHT {
-            let a = P::V::splat(*a.add(row));
+            let a = N::V::splat(*a.add(row));
             for w in 0..WIDTH {
-                sums[row][w] = P::accumulate(sums[row][w], a, b[w]);
+                sums[row][w] = a.mul_add(b[w], sums[row][w]);
             }
         }
     }

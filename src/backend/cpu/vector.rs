@@ -22,6 +22,13 @@ pub(super) trait Vector: Copy {
     unsafe fn load_low(pairs: *const u32) -> Self;
     /// The high halves of sixteen pairs of bf16.
     unsafe fn load_high(pairs: *const u32) -> Self;
+    /// Byte `PART` of sixteen words, each an integer with 128 added.
+    unsafe fn load_byte<const PART: u32>(words: *const u32) -> Self;
+    /// Lanes are words of 32 bits: adds to the integer `sum` the products of four bytes of `weights`, unsigned, and four of
+    /// `activations`, signed. Exact modulo 2^32, so that every instruction set says the same.
+    unsafe fn dot_bytes(sum: Self, weights: Self, activations: Self) -> Self;
+    /// Lanes are integers of 32 bits: what is left without `excess`, as numbers.
+    unsafe fn integers_less(self, excess: i32) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -149,6 +156,28 @@ impl Vector for Plain {
         // SAFETY: the caller's.
         let pairs = unsafe { pairs.cast::<[u32; LANES]>().read_unaligned() };
         Plain(pairs.map(|pair| f32::from_bits(pair & 0xffff_0000)))
+    }
+    #[inline(always)]
+    unsafe fn load_byte<const PART: u32>(words: *const u32) -> Self {
+        // SAFETY: the caller's.
+        let words = unsafe { words.cast::<[u32; LANES]>().read_unaligned() };
+        Plain(words.map(|word| (word >> (8 * PART) & 0xff) as f32 - 128.0))
+    }
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: Self, weights: Self, activations: Self) -> Self {
+        let product = |weight: u32, activation: u32, part: u32| {
+            (weight >> (8 * part) & 0xff)
+                .wrapping_mul((activation << (24 - 8 * part)).cast_signed().wrapping_shr(24).cast_unsigned())
+        };
+        Plain(std::array::from_fn(|i| {
+            let (weight, activation) = (weights.0[i].to_bits(), activations.0[i].to_bits());
+            let products = [0, 1, 2, 3].map(|part| product(weight, activation, part));
+            f32::from_bits(products.iter().fold(sum.0[i].to_bits(), |sum, product| sum.wrapping_add(*product)))
+        }))
+    }
+    #[inline(always)]
+    unsafe fn integers_less(self, excess: i32) -> Self {
+        Plain(self.0.map(|lane| lane.to_bits().cast_signed().wrapping_sub(excess) as f32))
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

@@ -201,7 +201,7 @@ impl Attend<'_> {
             .define("HEAD_DIM", spec.head_dim)
             .define("SCALE", float(spec.scale))
             .define("WINDOW", group.window.unwrap_or(0))
-            .define("SOFTCAP", "0.0f")
+            .define("SOFTCAP", float(spec.soft_cap.unwrap_or(0.0)))
             .define("ROPE_DIM", rope.map_or(0, |rope| rope.rotary_dim))
             .define_if(group.dtype == DType::E4M3, "CACHE_E4M3", "")
     }

@@ -37,7 +37,7 @@ fn logits(plan: &Plan) -> Result<()> {
 /// Matrices are of the plan's 16-bit type or codes, and gate and up are stored alike.
 fn weights(plan: &Plan, step: &Step) -> Result<()> {
     let matrices = match step.op {
-        Op::Linear { .. } | Op::Embedding | Op::PositionEmbedding => 1,
+        Op::Linear { .. } | Op::Embedding { .. } | Op::PositionEmbedding => 1,
         Op::GatedLinear { .. } => 2,
         _ => return Ok(()),
     };

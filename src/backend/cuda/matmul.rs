@@ -76,7 +76,7 @@ impl MatmulSpec {
         let out_fits = match self.out {
             DType::F32 => true,
             DType::F16 | DType::BF16 => self.is_scaled() || self.out == self.element,
-            DType::E4M3 | DType::I32 => false,
+            DType::E4M3 | DType::I8 | DType::I32 => false,
         };
         if !(is_half || self.is_scaled()) || !out_fits {
             return unsupported("cuBLASLt has no product of these types".into());

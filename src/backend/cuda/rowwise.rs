@@ -10,6 +10,9 @@ use crate::types::DType;
 /// Columns that one block of the kernels without sums takes.
 const PIECE: usize = 2048;
 
+/// The kernels' number of a soft cap, behind those of the activations.
+const SOFT_CAP: u32 = 5;
+
 /// Threads of a block with eight columns each, at most `most` warps.
 fn threads(columns: usize, most: usize) -> u32 {
     32 * columns.div_ceil(256).clamp(1, most) as u32
@@ -42,7 +45,7 @@ impl Rowwise {
     /// The call of a work that is neither linear nor attention.
     pub(super) fn call(&self, work: &Work) -> Call {
         match work {
-            Work::Embedding { table, by_position, out } => self.embedding(*table, *by_position, out),
+            Work::Embedding { table, by_position, scale, out } => self.embedding(*table, *by_position, *scale, out),
             Work::Angles { frequencies, scale, out } => self.angles(*frequencies, *scale, out),
             Work::Norm(norm) => self.norm(norm),
             Work::Elementwise { function, x, y, out } => self.elementwise(*function, x, y.as_ref(), out),
@@ -97,13 +100,14 @@ impl Rowwise {
         call
     }
 
-    fn embedding(&self, table: usize, by_position: bool, out: &Operand) -> Call {
+    fn embedding(&self, table: usize, by_position: bool, scale: f32, out: &Operand) -> Call {
         let index = if by_position { Input::Positions } else { Input::Tokens };
         let spec = self
             .spec("rowwise/embedding.cu", "embedding")
             .define("COLUMNS", out.columns)
             .define_if(is_f32(out), "OUTPUT_F32", "")
-            .define_if(by_position, "INDEX_POSITIONS", "");
+            .define_if(by_position, "INDEX_POSITIONS", "")
+            .define_if(scale != 1.0, "SCALE", float(scale));
         let args = vec![Arg::Buffer(*out), Arg::Weight(table), Arg::Input(index), Arg::Shared(Shared::Sampled)];
         self.pieces(spec, out, args, &[])
     }
@@ -119,9 +123,11 @@ impl Rowwise {
     fn norm(&self, norm: &Norm) -> Call {
         let (y, sum) = norm.add.unzip();
         let (codes, scale) = norm.quantised.map(|form| (form.codes, form.scale)).unzip();
+        let columns = norm.x.columns / norm.groups;
         let spec = self
             .spec("rowwise/norm.cu", "norm_rows")
-            .define("COLUMNS", norm.x.columns)
+            .define("COLUMNS", columns)
+            .define_if(norm.groups > 1, "GROUPS", norm.groups)
             .define("EPS", float(norm.eps))
             .define_if(norm.layer, "LAYER", "")
             .define_if(is_f32(&norm.x), "X_F32", "")
@@ -144,21 +150,24 @@ impl Rowwise {
             Arg::U32(norm.x.stride as u32),
             Arg::U32(y.map_or(0, |y| y.stride as u32)),
         ];
-        Call::new(spec, threads(norm.x.columns, 32), Grid::X { per: 1, y: 1 }, count(&norm.x), args)
+        Call::new(spec, threads(columns, 32), Grid::X { per: 1, y: norm.groups as u32 }, count(&norm.x), args)
     }
 
     fn elementwise(&self, function: Elementwise, x: &Operand, y: Option<&Operand>, out: &Operand) -> Call {
         let (operation, activation) = match function {
-            Elementwise::Activate(activation) => (0, Some(activation)),
-            Elementwise::Add => (1, None),
-            Elementwise::Mul => (2, None),
-            Elementwise::Convert => (0, None),
+            Elementwise::Activate(activation) => (0, activation_number(Some(activation))),
+            Elementwise::Add => (1, 0),
+            Elementwise::Mul => (2, 0),
+            Elementwise::Convert => (0, 0),
+            Elementwise::SoftCap(_) => (0, SOFT_CAP),
         };
+        let cap = if let Elementwise::SoftCap(cap) = function { Some(cap) } else { None };
         let spec = self
             .spec("rowwise/elementwise.cu", "elementwise")
             .define("COLUMNS", x.columns)
             .define("OPERATION", operation)
-            .define("ACTIVATION", activation_number(activation))
+            .define("ACTIVATION", activation)
+            .define_if(cap.is_some(), "CAP", cap.map_or(String::new(), float))
             .define_if(is_f32(x), "X_F32", "")
             .define_if(y.is_some_and(is_f32), "Y_F32", "")
             .define_if(is_f32(out), "OUTPUT_F32", "");

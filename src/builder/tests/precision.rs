@@ -25,6 +25,34 @@ fn fp8_weights_are_the_checkpoints_rounded_by_row() {
 }
 
 #[test]
+fn int8_weights_are_the_checkpoints_rounded_by_row() {
+    let checkpoint = Checkpoint::new(UNTIED, DType::F32);
+    for precision in [Precision::Int8, Precision::Int8W8a8] {
+        let options = BuildOptions { precision: Some(precision), ..BuildOptions::default() };
+        let engine = checkpoint.build(&options);
+        let plan = engine.plan();
+        assert_eq!(plan.precision, precision);
+        assert!(plan.kv_groups.iter().all(|group| group.dtype == DType::BF16));
+        let (head, _) = weight(&engine, "logits", 0);
+        assert_eq!((head.dtype, head.scale), (DType::BF16, None));
+        for weight in &plan.weights {
+            assert_eq!(weight.dtype == DType::I8, weight.scale.is_some());
+        }
+        let stored = all_of(&checkpoint.weights, "model.layers.1.mlp.down_proj.weight");
+        let (down, codes) = weight(&engine, "layers.1.down", 0);
+        let scales = down.scale.expect("it is quantised").weight;
+        let scales = unpack(&plan.weights[scales], engine.weight(scales));
+        for (index, (value, code)) in stored.iter().zip(&codes).enumerate() {
+            let (scale, row) = (scales[index / 100], &stored[index / 100 * 100..][..100]);
+            assert_eq!(scale, row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0);
+            assert_eq!(*code, (value / scale).round_ties_even());
+        }
+        let narrow = checkpoint.build(&BuildOptions { head_precision: Some(precision), ..options });
+        assert_eq!(narrow.plan().head().map(|head| head.dtype), Some(DType::I8));
+    }
+}
+
+#[test]
 fn a_tied_head_of_another_type_is_a_weight_of_its_own() {
     let checkpoint = Checkpoint::new(LLAMA, DType::F32);
     let types = |target, head_precision| -> Vec<(DType, Packing)> {
@@ -58,7 +86,7 @@ fn an_engine_for_cuda_has_narrow_values_around_a_wide_residual_stream() {
             for (index, view) in step.outputs.iter().enumerate() {
                 let value = &plan.values[view.value];
                 let wide = match &step.op {
-                    Op::Embedding | Op::PositionEmbedding | Op::RopeAngles { .. } | Op::Add => true,
+                    Op::Embedding { .. } | Op::PositionEmbedding | Op::RopeAngles { .. } | Op::Add => true,
                     Op::AddRmsNorm { .. } | Op::AddLayerNorm { .. } => index == 0,
                     Op::GatherRows => plan.values[step.inputs[0].value].dtype == DType::F32,
                     _ => value.name == "logits",

@@ -68,6 +68,22 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// `count` finite numbers that `accept` takes.
+    pub fn needed_reals(
+        &self,
+        name: &str,
+        count: usize,
+        accept: impl Fn(f64) -> bool,
+        wanted: &str,
+    ) -> Result<Vec<f64>> {
+        let items = self.get(name).and_then(Value::as_array).filter(|items| items.len() == count);
+        let number = |item: &Value| item.as_f64().filter(|x| x.is_finite() && accept(*x));
+        let numbers = items.and_then(|items| items.iter().map(number).collect());
+        numbers.ok_or_else(|| {
+            self.invalid(name, format!("is {} where {count} times {wanted} is needed", self.shown(name)))
+        })
+    }
+
     /// [`Fields::real`] of a field that must be there.
     pub fn needed_real(&self, name: &str, accept: impl Fn(f64) -> bool, wanted: &str) -> Result<f64> {
         self.real(name, accept, wanted)?.ok_or_else(|| self.invalid(name, "is missing"))

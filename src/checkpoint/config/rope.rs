@@ -1,19 +1,21 @@
 //! Rotary embedding parameters: `rope_theta` and `rope_scaling` of transformers 4, `rope_parameters` of 5.
 
-use super::MAX_POSITIONS;
 use super::fields::Fields;
+use super::{MAX_POSITIONS, ModelConfig};
 use crate::error::{Error, Result};
 
 /// Base period and scaling of rotary embedding.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {
     /// Above 1.
     pub theta: f64,
+    /// Leading dimensions of a head that rotate; even, at least 2.
+    pub rotary_dim: usize,
     pub scaling: RopeScaling,
 }
 
 /// How frequencies are stretched for contexts longer than the pretraining.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     Default,
     /// All frequencies divided by `factor`.
@@ -28,6 +30,7 @@ pub enum RopeScaling {
         original_max_positions: usize,
     },
     Yarn(Yarn),
+    Long(LongRope),
 }
 
 /// Yarn's parameters, with defaults filled in.
@@ -45,48 +48,81 @@ pub struct Yarn {
     pub truncate: bool,
 }
 
-const DEFAULT_THETA: f64 = 10_000.0;
+/// Stretches for contexts up to the pretraining's and for longer ones, one for each frequency.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongRope {
+    /// Both have `rotary_dim / 2` positive numbers.
+    pub short: Vec<f64>,
+    pub long: Vec<f64>,
+    pub original_max_positions: usize,
+    /// Multiplies cosine and sine, also of short contexts.
+    pub attention_factor: f64,
+}
+
+pub(super) const DEFAULT_THETA: f64 = 10_000.0;
 /// Factors stay where f32 arithmetic neither overflows nor vanishes.
 const FACTOR: &str = "a number in 1e-6..=1e6";
 
-/// Reads the rope parameters of a model with `max_positions`.
-pub(super) fn read(fields: &Fields, max_positions: usize) -> Result<RopeConfig> {
-    let theta = theta(fields)?;
-    // As in transformers, a non-empty `rope_scaling` takes the place of `rope_parameters`.
-    let rope = match fields.object("rope_scaling")?.filter(|rope| !rope.is_empty()) {
-        Some(rope) => Some(rope),
-        None => fields.object("rope_parameters")?,
-    };
+/// The rope of a model with one for all layers that rotates whole heads.
+pub(super) fn read(fields: &Fields, config: &ModelConfig) -> Result<RopeConfig> {
+    let theta = theta(fields, "rope_theta")?.unwrap_or(DEFAULT_THETA);
+    whole(fields, parameters(fields)?.as_ref(), theta, config)
+}
+
+/// The rope that `rope` describes, or the default one with `theta`, of whole heads.
+pub(super) fn whole(fields: &Fields, rope: Option<&Fields>, theta: f64, config: &ModelConfig) -> Result<RopeConfig> {
     let Some(rope) = rope else {
-        return Ok(RopeConfig { theta: theta.unwrap_or(DEFAULT_THETA), scaling: RopeScaling::Default });
+        return Ok(RopeConfig { theta, rotary_dim: config.head_dim, scaling: RopeScaling::Default });
     };
-    let theta = self::theta(&rope)?.or(theta).unwrap_or(DEFAULT_THETA);
-    full_rotation(fields)?;
-    full_rotation(&rope)?;
-    Ok(RopeConfig { theta, scaling: scaling(fields, &rope, max_positions)? })
+    let theta = self::theta(rope, "rope_theta")?.unwrap_or(theta);
+    let mut parts = [partial_factor(fields)?, partial_factor(rope)?].into_iter().flatten();
+    if let Some(part) = parts.find(|part| *part < 1.0) {
+        let what = format!("partial_rotary_factor {part}");
+        return Err(Error::Unsupported { what, why: "this family rotates whole heads".into() });
+    }
+    let scaling = scaling(fields, rope, config.max_positions)?;
+    Ok(RopeConfig { theta, rotary_dim: config.head_dim, scaling })
 }
 
-fn theta(fields: &Fields) -> Result<Option<f64>> {
-    fields.real("rope_theta", |x| x > 1.0 && x < 1e30, "a finite number above 1")
-}
-
-fn full_rotation(fields: &Fields) -> Result<()> {
-    match fields.real("partial_rotary_factor", |x| x > 0.0 && x <= 1.0, "a number above 0, at most 1")? {
-        None | Some(1.0) => Ok(()),
-        Some(part) => Err(Error::Unsupported {
-            what: format!("partial_rotary_factor {part}"),
-            why: "this family rotates whole heads".into(),
-        }),
+/// As in transformers, a non-empty `rope_scaling` takes the place of `rope_parameters`.
+pub(super) fn parameters<'a>(fields: &Fields<'a>) -> Result<Option<Fields<'a>>> {
+    match fields.object("rope_scaling")?.filter(|rope| !rope.is_empty()) {
+        Some(rope) => Ok(Some(rope)),
+        None => fields.object("rope_parameters"),
     }
 }
 
+pub(super) fn theta(fields: &Fields, name: &str) -> Result<Option<f64>> {
+    fields.real(name, |x| x > 1.0 && x < 1e30, "a finite number above 1")
+}
+
+/// The type of scaling that `rope` names.
+pub(super) fn kind<'a>(rope: &Fields<'a>) -> Result<Option<&'a str>> {
+    match rope.text("rope_type")? {
+        Some(name) => Ok(Some(name)),
+        None => rope.text("type"),
+    }
+}
+
+/// Dimensions of a head that rotate, by the factor in `rope`, or else beside it.
+pub(super) fn rotary_dim(fields: &Fields, rope: &Fields, head_dim: usize) -> Result<usize> {
+    let (inside, beside) = (partial_factor(rope)?, partial_factor(fields)?);
+    let rotary_dim = (head_dim as f64 * inside.or(beside).unwrap_or(1.0)) as usize;
+    if rotary_dim == 0 || rotary_dim % 2 == 1 {
+        let place = if inside.is_some() { rope } else { fields };
+        let why = format!("rotates {rotary_dim} dimensions of {head_dim}, which are no pairs");
+        return Err(place.invalid("partial_rotary_factor", why));
+    }
+    Ok(rotary_dim)
+}
+
+fn partial_factor(fields: &Fields) -> Result<Option<f64>> {
+    fields.real("partial_rotary_factor", |x| x > 0.0 && x <= 1.0, "a number above 0, at most 1")
+}
+
 fn scaling(fields: &Fields, rope: &Fields, max_positions: usize) -> Result<RopeScaling> {
-    let name = match rope.text("rope_type")? {
-        Some(name) => Some(name),
-        None => rope.text("type")?,
-    };
     let factor = || rope.needed_real("factor", is_factor, FACTOR);
-    match name {
+    match kind(rope)? {
         None | Some("default") => Ok(RopeScaling::Default),
         Some("linear") => Ok(RopeScaling::Linear { factor: factor()? }),
         Some("llama3") => llama3(rope, factor()?, original(fields, rope, max_positions)?),
@@ -137,6 +173,21 @@ fn yarn(rope: &Fields, factor: f64, original_max_positions: usize) -> Result<Yar
     }
     let truncate = rope.flag("truncate", true)?;
     Ok(Yarn { factor, beta_fast, beta_slow, original_max_positions, attention_factor, truncate })
+}
+
+/// The parameters of a model with `max_positions` that was pretrained with `original` ones, at least 2.
+pub(super) fn long(rope: &Fields, rotary_dim: usize, max_positions: usize, original: usize) -> Result<LongRope> {
+    let stretches = |name: &str| rope.needed_reals(name, rotary_dim / 2, is_factor, FACTOR);
+    let factor = rope.real("factor", is_factor, FACTOR)?.unwrap_or(max_positions as f64 / original as f64);
+    let grown = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
+    Ok(LongRope {
+        short: stretches("short_factor")?,
+        long: stretches("long_factor")?,
+        original_max_positions: original,
+        attention_factor: rope
+            .real("attention_factor", |x| (0.0..=1e6).contains(&x), "a number in 0..=1e6")?
+            .unwrap_or(grown),
+    })
 }
 
 /// Yarn's growth of attention magnitude with the stretch.

@@ -103,7 +103,7 @@ fn defaults_are_those_of_the_family() {
     assert_eq!((llama.kv_heads, llama.head_dim, llama.intermediate_size), (4, 16, 11_008));
     assert_eq!((llama.tie_word_embeddings, llama.norm_eps, llama.activation), (false, 1e-6, Activation::Silu));
     assert_eq!((llama.eos_token_ids, llama.bos_token_id, llama.pad_token_id), (vec![2], Some(1), None));
-    assert_eq!(llama.rope, Some(RopeConfig { theta: 10_000.0, scaling: RopeScaling::Default }));
+    assert_eq!(llama.rope, Some(RopeConfig { theta: 10_000.0, rotary_dim: 16, scaling: RopeScaling::Default }));
 
     let gpt2 = gpt2(r#""n_inner": null, "eos_token_id": null"#).unwrap();
     assert_eq!((gpt2.hidden_size, gpt2.intermediate_size, gpt2.head_dim), (768, 3072, 64));
@@ -155,6 +155,121 @@ fn windows_are_those_of_the_family() {
         (qwen2(r#", "max_window_layers": -1"#), "config.json `max_window_layers`"),
     ];
     for (config, wanted) in refused {
+        assert_eq!(culprit(config), wanted);
+    }
+}
+
+fn phi3(fields: &str) -> Result<ModelConfig> {
+    gated("Phi3ForCausalLM", &format!(r#", "hidden_size": 64, "num_attention_heads": 4{fields}"#))
+}
+
+fn gemma2(fields: &str) -> Result<ModelConfig> {
+    gated("Gemma2ForCausalLM", fields)
+}
+
+fn gemma3(fields: &str) -> Result<ModelConfig> {
+    gated("Gemma3ForCausalLM", fields)
+}
+
+#[test]
+fn heads_have_the_width_that_their_family_says() {
+    let widths = |config: ModelConfig| (config.head_dim, config.attention_scale.by_root_of);
+    assert_eq!(widths(qwen2(r#", "head_dim": 16"#).unwrap()), (16, 16.0));
+    assert_eq!(widths(gated("Qwen3ForCausalLM", "").unwrap()), (128, 128.0));
+    assert_eq!(widths(gemma2("").unwrap()), (256, 256.0));
+    assert_eq!(widths(gemma3(r#", "head_dim": 64, "query_pre_attn_scalar": 168"#).unwrap()), (64, 168.0));
+}
+
+#[test]
+fn layers_slide_in_the_pattern_of_their_family() {
+    let slides = |config: Result<ModelConfig>| config.unwrap().windows.iter().map(Option::is_some).collect::<Vec<_>>();
+    assert_eq!(slides(gemma2("")), [true, false, true, false]);
+    assert_eq!(slides(gemma2(r#", "sliding_window_pattern": 3"#)), [true, false, true, false]);
+    assert_eq!(slides(gemma3("")), [true; 4]);
+    assert_eq!(slides(gemma3(r#", "sliding_window_pattern": 3"#)), [true, true, false, true]);
+    assert_eq!(slides(phi3("")), [false; 4]);
+    assert_eq!(slides(phi3(r#", "sliding_window": null"#)), [false; 4]);
+    assert_eq!(phi3(r#", "sliding_window": 2047"#).unwrap().windows, [Some(2047); 4]);
+    let types = r#", "layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention"]"#;
+    assert_eq!(slides(gemma3(types)), [false, true, false, false]);
+    assert_eq!(culprit(gemma2(r#", "sliding_window": null"#)), "config.json `sliding_window`");
+}
+
+#[test]
+fn caps_are_the_familys_where_a_file_is_silent_and_none_where_it_says_null() {
+    let caps =
+        |config: Result<ModelConfig>| config.map(|config| (config.attention_soft_cap, config.logit_soft_cap)).unwrap();
+    assert_eq!(caps(gemma2("")), (Some(50.0), Some(30.0)));
+    assert_eq!(caps(gemma2(r#", "attn_logit_softcapping": null, "final_logit_softcapping": 7.5"#)), (None, Some(7.5)));
+    assert_eq!(caps(gemma3("")), (None, None));
+    assert_eq!(caps(gemma3(r#", "final_logit_softcapping": 20"#)), (None, Some(20.0)));
+    assert_eq!(culprit(gemma2(r#", "final_logit_softcapping": 0"#)), "config.json `final_logit_softcapping`");
+}
+
+#[test]
+fn layers_that_slide_may_have_a_rope_of_their_own() {
+    let four =
+        r#", "rope_theta": 2e6, "rope_local_base_freq": 5e3, "rope_scaling": {"rope_type": "linear", "factor": 8}"#;
+    let five = r#", "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8, "rope_theta": 2e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 5e3}}"#;
+    let four = gemma3(four).unwrap();
+    assert_eq!(four, gemma3(five).unwrap());
+    let of = |theta, scaling| Some(RopeConfig { theta, rotary_dim: 256, scaling });
+    assert_eq!(four.rope, of(2e6, RopeScaling::Linear { factor: 8.0 }));
+    assert_eq!(four.local_rope, of(5e3, RopeScaling::Default));
+    let silent = gemma3(r#", "rope_parameters": {"sliding_attention": null}"#).unwrap();
+    assert_eq!(silent.rope, of(1e6, RopeScaling::Default));
+    assert_eq!(silent.local_rope, of(1e4, RopeScaling::Default));
+    assert_eq!(gemma2("").unwrap().local_rope, None);
+}
+
+const FACTORS: &str = r#""short_factor": [1, 1.5, 2, 3], "long_factor": [1, 2, 4, 8]"#;
+
+#[test]
+fn a_long_rope_has_its_stretches_under_every_name() {
+    let half = r#", "partial_rotary_factor": 0.5, "original_max_position_embeddings": 1024"#;
+    let named = |name: &str| {
+        phi3(&format!(r#"{half}, "rope_scaling": {{"type": "{name}", {FACTORS}}}"#)).unwrap().rope.unwrap()
+    };
+    let rope = named("longrope");
+    assert_eq!(rope.rotary_dim, 8);
+    let RopeScaling::Long(long) = &rope.scaling else { panic!("{rope:?}") };
+    assert_eq!((long.short.as_slice(), long.long.as_slice()), (&[1.0, 1.5, 2.0, 3.0][..], &[1.0, 2.0, 4.0, 8.0][..]));
+    assert_eq!(long.original_max_positions, 1024);
+    // 4096 positions by default: four times the pretraining's.
+    assert!((long.attention_factor - (1.0 + 4f64.ln() / 1024f64.ln()).sqrt()).abs() < 1e-12);
+    assert_eq!([named("su"), named("yarn")], [rope.clone(), rope]);
+    let inside = phi3(r#", "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}"#).unwrap();
+    assert_eq!(inside.rope, Some(RopeConfig { theta: 10_000.0, rotary_dim: 4, scaling: RopeScaling::Default }));
+}
+
+#[test]
+fn a_long_rope_that_does_not_fit_is_refused() {
+    let refused =
+        |fields: &str| culprit(phi3(&format!(r#", "partial_rotary_factor": 0.5, "rope_scaling": {{{fields}}}"#)));
+    assert_eq!(refused(r#""type": "longrope""#), "config.json rope_scaling `short_factor`");
+    for long in ["[1, 2, 3]", "[1, 2, 3, 0]", "[1, 2, 3, \"4\"]", "4", "[1, 2, 3, 4, 5]"] {
+        let fields = format!(r#""type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": {long}"#);
+        assert_eq!(refused(&fields), "config.json rope_scaling `long_factor`");
+    }
+    assert_eq!(
+        refused(&format!(r#""type": "longrope", {FACTORS}, "attention_factor": -1"#)),
+        "config.json rope_scaling `attention_factor`"
+    );
+    assert_eq!(refused(r#""type": "linear", "factor": 2"#), "rope type `linear`");
+    assert_eq!(culprit(phi3(r#", "partial_rotary_factor": 0.2"#)), "config.json `partial_rotary_factor`");
+    assert_eq!(culprit(phi3(r#", "partial_rotary_factor": 0.01"#)), "config.json `partial_rotary_factor`");
+}
+
+#[test]
+fn what_a_family_would_compute_otherwise_is_refused() {
+    for (config, wanted) in [
+        (gemma2(r#", "use_bidirectional_attention": true"#), "use_bidirectional_attention"),
+        (gemma3(r#", "use_bidirectional_attention": true"#), "use_bidirectional_attention"),
+        (gemma3(r#", "attn_logit_softcapping": 50"#), "attn_logit_softcapping"),
+        (gemma2(r#", "query_pre_attn_scalar": 0"#), "config.json `query_pre_attn_scalar`"),
+        (gated("Gemma3ForConditionalGeneration", ""), "architecture `Gemma3ForConditionalGeneration`"),
+    ] {
         assert_eq!(culprit(config), wanted);
     }
 }
@@ -293,7 +408,7 @@ fn yarn_fills_in_what_is_left_out() {
 #[test]
 fn an_empty_scaling_is_none() {
     let config = llama(r#""rope_scaling": {}, "rope_theta": 20000"#).unwrap();
-    assert_eq!(config.rope, Some(RopeConfig { theta: 20_000.0, scaling: RopeScaling::Default }));
+    assert_eq!(config.rope, Some(RopeConfig { theta: 20_000.0, rotary_dim: 16, scaling: RopeScaling::Default }));
     assert_eq!(config.rope, llama(r#""rope_scaling": null, "rope_theta": 20000"#).unwrap().rope);
 }
 

@@ -16,28 +16,33 @@ fn open_for_writing(fixture: &Fixture) -> File {
 }
 
 #[test]
-fn every_flipped_bit_is_found_in_both_modes() {
+fn every_flipped_bit_is_found_in_both_modes_and_in_memory() {
     let fixture = Fixture::new();
     let bytes = fixture.bytes();
     assert!(bytes.len() < 64 << 10, "small enough to try every bit");
     let file = open_for_writing(&fixture);
+    let mut memory = bytes.clone();
     for at in 0..bytes.len() {
+        let expected = match at {
+            0..8 => Status::UnsupportedFormat,
+            8..12 => Status::UnsupportedVersion,
+            _ => Status::Corrupt,
+        };
         for bit in 0..8 {
             with_byte(&file, &bytes, at, bytes[at] ^ 1 << bit, || {
                 for mode in MODES {
                     let error = fixture.open(mode).expect_err("a flipped bit");
-                    let expected = match at {
-                        0..8 => Status::UnsupportedFormat,
-                        8..12 => Status::UnsupportedVersion,
-                        _ => Status::Corrupt,
-                    };
                     assert_eq!(error.status(), expected, "bit {bit} of byte {at}: {error}");
                 }
             });
+            memory[at] = bytes[at] ^ 1 << bit;
+            assert_eq!(verify(&memory).expect_err("a flipped bit").status(), expected, "bit {bit} of byte {at}");
         }
+        memory[at] = bytes[at];
     }
+    let plan = verify(&memory).expect("whole again");
     for mode in MODES {
-        fixture.open(mode).expect("whole again");
+        assert_eq!(*fixture.open(mode).expect("whole again").plan(), plan);
     }
 }
 

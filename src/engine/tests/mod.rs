@@ -18,7 +18,8 @@ const MODES: [LoadMode; 2] = [LoadMode::Map, LoadMode::Read];
 
 /// A model of one layer that is an embedding, attention and a head.
 fn small_plan() -> Plan {
-    let attention = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5 };
+    let attention =
+        AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5, soft_cap: None };
     let value = |name: &str, rows, columns, slot| Value { name: name.into(), rows, columns, slot, dtype: DType::F32 };
     let view = |value, start, columns| View { value, start, columns };
     let step = |name: &str, op, inputs: &[View], weights: &[usize], outputs: &[View]| Step {
@@ -59,7 +60,7 @@ fn small_plan() -> Plan {
         ],
         kv_groups: vec![KvGroup { layers: vec![0], kv_heads: 1, head_dim: 2, dtype: DType::F32, window: None }],
         steps: vec![
-            step("x", Op::Embedding, &[], &[0], &[view(0, 0, 8)]),
+            step("x", Op::Embedding { scale: 1.0 }, &[], &[0], &[view(0, 0, 8)]),
             step("cache", Op::CacheAppend(attention), &[view(0, 4, 2), view(0, 6, 2)], &[], &[]),
             step("y", Op::Attention(attention), &[view(0, 0, 4)], &[], &[view(1, 0, 4)]),
             step("picked", Op::GatherRows, &[view(1, 0, 4)], &[], &[view(2, 0, 4)]),
@@ -217,6 +218,12 @@ fn loading_can_be_cancelled_and_ends_with_its_progress() {
 fn targets_and_absent_types_have_their_codes() {
     let header = Header { target: Target::Cuda, sections: vec![] };
     assert_eq!(header.encode()[32..36], 2u32.to_le_bytes());
+    // Plans of before embeddings had scales and scores caps.
+    let op = r#"{"kind": "embedding"}"#;
+    assert_eq!(serde_json::from_str::<Op>(op).expect("parses"), Op::Embedding { scale: 1.0 });
+    let op = r#"{"kind": "attention", "group": 0, "layer": 0, "heads": 2, "kv_heads": 1, "head_dim": 2, "scale": 0.5}"#;
+    let plain = AttentionSpec { group: 0, layer: 0, heads: 2, kv_heads: 1, head_dim: 2, scale: 0.5, soft_cap: None };
+    assert_eq!(serde_json::from_str::<Op>(op).expect("parses"), Op::Attention(plain));
     // Plans of before values had types: f32.
     let json = r#"{"name": "x", "rows": "tokens", "columns": 1, "slot": 0}"#;
     assert_eq!(serde_json::from_str::<Value>(json).expect("parses").dtype, DType::F32);

@@ -98,5 +98,5 @@ fn encode_unchecked(header: &Header, file_bytes: u64) -> Vec<u8> {
     bytes[24..32].fill(0);
     let checksum = xxh3_64(&bytes).to_le_bytes();
     bytes[24..32].copy_from_slice(&checksum);
-    bytes
+    bytes.to_vec()
 }

@@ -10,11 +10,11 @@ fn refused(what: &str, change: impl FnOnce(&mut Plan)) {
     assert!(error.to_string().contains(what), "{error} does not name {what}");
 }
 
-/// The small plan with an e4m3 head, whose scales are weight 3.
-fn quantized_plan(granularity: Granularity) -> Plan {
+/// The small plan with a head of codes, whose scales are weight 3.
+fn quantized_plan(dtype: DType, granularity: Granularity) -> Plan {
     let mut plan = small_plan();
     let head = &mut plan.weights[2];
-    (head.dtype, head.scale) = (DType::E4M3, Some(ScaleSpec { weight: 3, granularity }));
+    (head.dtype, head.scale) = (dtype, Some(ScaleSpec { weight: 3, granularity }));
     head.bytes = head.packed_bytes().expect("a small shape");
     let offset = (head.offset + head.bytes).next_multiple_of(256);
     plan.weights.push(weight("head.scale", &granularity.scale_shape(5, 4), Packing::RowMajor, offset));
@@ -34,18 +34,21 @@ fn cuda_plan() -> Plan {
 #[test]
 fn the_small_plans_are_valid() {
     small_plan().validate().expect("valid");
-    quantized_plan(Granularity::Row).validate().expect("valid");
-    quantized_plan(Granularity::Block).validate().expect("valid");
+    quantized_plan(DType::E4M3, Granularity::Row).validate().expect("valid");
+    quantized_plan(DType::E4M3, Granularity::Block).validate().expect("valid");
+    quantized_plan(DType::I8, Granularity::Row).validate().expect("valid");
     cuda_plan().validate().expect("valid");
 }
 
 #[test]
 fn scales_that_are_not_what_their_weight_needs_are_refused() {
     let refused = |what: &str, change: fn(&mut Plan)| {
-        let mut plan = quantized_plan(Granularity::Row);
-        change(&mut plan);
-        let error = plan.validate().expect_err("the change makes the plan invalid");
-        assert!(error.status() == Status::Corrupt && error.to_string().contains(what), "{error}");
+        for dtype in [DType::E4M3, DType::I8] {
+            let mut plan = quantized_plan(dtype, Granularity::Row);
+            change(&mut plan);
+            let error = plan.validate().expect_err("the change makes the plan invalid");
+            assert!(error.status() == Status::Corrupt && error.to_string().contains(what), "{error}");
+        }
     };
     fn scale(plan: &mut Plan) -> &mut ScaleSpec {
         plan.weights[2].scale.as_mut().expect("there are scales")
@@ -61,6 +64,8 @@ fn scales_that_are_not_what_their_weight_needs_are_refused() {
         plan.weights[0].dtype = DType::E4M3;
         plan.weights[0].bytes = 40;
     });
+    let error = quantized_plan(DType::I8, Granularity::Block).validate().expect_err("i8 goes by row");
+    assert!(error.status() == Status::Corrupt && error.to_string().contains("weight `head`"), "{error}");
 }
 
 #[test]
@@ -77,8 +82,60 @@ fn values_of_another_type_than_their_step_gives_are_refused() {
     refused("value `picked`", |plan| plan.values[2].dtype = DType::F32);
     refused("value `logits`", |plan| plan.values[3].dtype = DType::BF16);
     refused("value `logits`", |plan| plan.slots[1].bytes_per_logit_row = 19);
-    refused("precision", |plan| plan.precision = Precision::F32);
+    for precision in [Precision::F32, Precision::Int8, Precision::Int8W8a8] {
+        let error = Plan { precision, ..cuda_plan() }.validate().expect_err("not for cuda");
+        assert!(error.status() == Status::Corrupt && error.to_string().contains("precision"), "{error}");
+    }
+    refused("step 4 `logits`", |plan| {
+        let codes = quantized_plan(DType::I8, Granularity::Row);
+        plan.weights.truncate(2);
+        plan.weights.extend_from_slice(&codes.weights[2..]);
+        (plan.weights[2].packing, plan.weights[2].offset, plan.weights[2].bytes) = (Packing::RowMajor, 512, 20);
+        plan.weights[3].offset = 768;
+    });
     refused("weight `head`", |plan| plan.weights[2] = weight("head", &[5, 4], Packing::Panels, 4096));
+}
+
+/// The small plan with a norm of the parts of `y` in place of attention.
+fn normed_plan() -> Plan {
+    let mut plan = small_plan();
+    plan.weights[1] = weight("gain", &[2], Packing::RowMajor, 256);
+    plan.steps[2].op = Op::RmsNorm { eps: 1e-5 };
+    plan.steps[2].weights = vec![1];
+    plan
+}
+
+#[test]
+fn a_gain_divides_what_it_norms() {
+    normed_plan().validate().expect("valid");
+    let refused = |change: fn(&mut Plan)| {
+        let mut plan = normed_plan();
+        change(&mut plan);
+        let error = plan.validate().expect_err("the change makes the plan invalid");
+        assert!(error.to_string().contains("step 2 `y`"), "{error}");
+    };
+    refused(|plan| plan.weights[1] = weight("gain", &[3], Packing::RowMajor, 256));
+    refused(|plan| plan.weights[1] = weight("gain", &[2, 2], Packing::RowMajor, 256));
+    refused(|plan| plan.steps[2].weights = vec![9]);
+    refused(|plan| plan.steps[2].weights.clear());
+    refused(|plan| plan.steps[2].op = Op::LayerNorm { eps: 1e-5 });
+}
+
+#[test]
+fn what_a_soft_cap_makes_logits_from_is_f32_on_every_target() {
+    let mut plan = cuda_plan();
+    plan.values[3].name = "uncapped".into();
+    plan.values.push(Value { name: "logits".into(), slot: 2, ..plan.values[3].clone() });
+    plan.slots.push(plan.slots[1]);
+    let mut cap = plan.steps[4].clone();
+    let logits = View { value: 4, start: 0, columns: 5 };
+    (cap.op, cap.inputs, cap.outputs) = (Op::SoftCap { cap: 30.0 }, cap.outputs, vec![logits]);
+    cap.weights.clear();
+    plan.steps.push(cap);
+    plan.outputs[0].value = 4;
+    plan.validate().expect("valid");
+    plan.values[3].dtype = DType::BF16;
+    assert!(plan.validate().expect_err("narrow").to_string().contains("`uncapped`"));
 }
 
 #[test]
@@ -105,6 +162,12 @@ fn operands_that_do_not_fit_the_operation_are_refused() {
     refused("step 4 `logits`", |plan| plan.steps[4].weights[0] = 1);
     refused("step 2 `y`", |plan| plan.steps[2].op = Op::Slice { start: 0, columns: 4 });
     refused("step 2 `y`", |plan| plan.steps[2].op = Op::RmsNorm { eps: f32::NAN });
+    refused("step 2 `y`", |plan| plan.steps[2].op = Op::SoftCap { cap: 0.0 });
+    refused("step 0 `x`", |plan| plan.steps[0].op = Op::Embedding { scale: f32::NAN });
+    refused("step 2 `y`", |plan| {
+        let Op::Attention(spec) = &mut plan.steps[2].op else { panic!() };
+        spec.soft_cap = Some(-50.0);
+    });
     refused("step 0 `x`", |plan| plan.model.vocab_size = 6);
     refused("step 3 `picked`", |plan| plan.values[2].rows = Rows::Tokens);
 }

@@ -27,6 +27,15 @@ fn mistral(extra: &str) -> ModelConfig {
     of_architecture("MistralForCausalLM", extra)
 }
 
+/// Every family, in the designs that have the most tensors.
+fn all_families() -> Vec<(ModelConfig, &'static str)> {
+    let bias = r#", "attention_bias": true"#;
+    let gated = ["Qwen2ForCausalLM", "MistralForCausalLM", "Phi3ForCausalLM"].map(|name| of_architecture(name, ""));
+    let biased = ["Qwen3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"].map(|name| of_architecture(name, bias));
+    let all = gated.into_iter().chain(biased).chain([llama(r#", "attention_bias": true, "mlp_bias": true"#)]);
+    all.map(|config| (config, "model.")).chain([(gpt2(""), "transformer.")]).collect()
+}
+
 /// Two layers of the shape that all but GPT-2 have.
 fn of_architecture(architecture: &str, extra: &str) -> ModelConfig {
     let config = format!(
@@ -62,7 +71,7 @@ fn every_architecture_that_is_read_is_built() {
 
 #[test]
 fn a_missing_or_misshapen_tensor_is_named() {
-    for config in [llama(r#", "attention_bias": true, "mlp_bias": true"#), qwen2(""), mistral(""), gpt2("")] {
+    for (config, _) in all_families() {
         let all = shapes(&config);
         for (name, shape) in &all {
             let mut damaged = all.clone();
@@ -82,9 +91,7 @@ fn a_missing_or_misshapen_tensor_is_named() {
 
 #[test]
 fn the_body_needs_no_prefix() {
-    for (config, prefix) in
-        [(llama(""), "model."), (qwen2(""), "model."), (mistral(""), "model."), (gpt2(""), "transformer.")]
-    {
+    for (config, prefix) in all_families() {
         let bare = shapes(&config).into_iter().map(|(name, shape)| (name.replacen(prefix, "", 1), shape)).collect();
         let graph = built(&config, &bare).unwrap();
         assert_eq!(graph.nodes, built(&config, &shapes(&config)).unwrap().nodes);
@@ -115,6 +122,11 @@ fn biases_are_there_when_the_configuration_says_so() {
     assert_eq!(biases(&qwen2("")), 2 * 3);
     assert_eq!(biases(&mistral(r#", "attention_bias": true, "mlp_bias": true"#)), 0);
     assert_eq!(biases(&gpt2("")), 2 * 6);
+    for name in ["Qwen3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"] {
+        assert_eq!(biases(&of_architecture(name, "")), 0);
+        assert_eq!(biases(&of_architecture(name, r#", "attention_bias": true"#)), 2 * 4);
+    }
+    assert_eq!(biases(&of_architecture("Phi3ForCausalLM", r#", "attention_bias": true"#)), 0);
 }
 
 #[test]
@@ -151,4 +163,40 @@ fn q_k_and_v_are_rows_of_the_fused_tensor() {
     let fused = Recipe::tensor("transformer.h.1.attn.c_attn.weight").transposed();
     assert_eq!(graph[k.weights[0]].recipe, fused.rows(64, 64));
     assert_eq!(graph[k.weights[1]].recipe, Recipe::tensor("transformer.h.1.attn.c_attn.bias").rows(64, 64));
+}
+
+#[test]
+fn projections_are_rows_of_the_joint_tensors() {
+    let config = of_architecture("Phi3ForCausalLM", "");
+    let graph = built(&config, &shapes(&config)).unwrap();
+    let recipe = |name: &str| graph[graph.nodes.iter().find(|n| n.name == name).unwrap().weights[0]].recipe.clone();
+    let joint = |name: &str| Recipe::tensor(format!("model.layers.1.{name}.weight"));
+    let (qkv, gate_up) = (joint("self_attn.qkv_proj"), joint("mlp.gate_up_proj"));
+    let parts = ["q", "k", "v", "gate", "up"].map(|role| recipe(&format!("layers.1.{role}")));
+    let [q, k, v] = [(0, 64), (64, 32), (96, 32)].map(|(start, rows)| qkv.clone().rows(start, rows));
+    assert_eq!(parts, [q, k, v, gate_up.clone().rows(0, 96), gate_up.rows(96, 96)]);
+}
+
+#[test]
+fn gains_above_one_are_gains_in_the_graph() {
+    let config = of_architecture("Gemma3ForCausalLM", "");
+    let graph = built(&config, &shapes(&config)).unwrap();
+    let norms = graph.nodes.iter().filter(|node| matches!(node.op, Op::RmsNorm { .. })).collect::<Vec<_>>();
+    // Two layers of six, and the last.
+    assert_eq!(norms.len(), 2 * 6 + 1);
+    let above_one = |recipe: &Recipe| matches!(recipe, Recipe::Plus { addend: 1.0, .. });
+    assert!(norms.iter().all(|node| above_one(&graph[node.weights[0]].recipe)));
+    let widths = |role: &str| norms.iter().find(|node| node.name == role).map(|node| graph[node.weights[0]].shape[0]);
+    assert_eq!(["layers.0.q_norm", "layers.0.attention_norm", "norm"].map(widths), [256, 64, 64].map(Some));
+}
+
+#[test]
+fn a_layer_that_slides_rotates_by_its_own_angles() {
+    let config = of_architecture("Gemma3ForCausalLM", r#", "sliding_window_pattern": 2"#);
+    let graph = built(&config, &shapes(&config)).unwrap();
+    let angles = |name: &str| {
+        let rope = graph.nodes.iter().find(|node| node.name == name).unwrap();
+        graph[rope.inputs[1]].name.clone()
+    };
+    assert_eq!(["layers.0.q_rope", "layers.1.k_rope"].map(angles), ["local_angles", "angles"]);
 }

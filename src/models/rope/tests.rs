@@ -16,7 +16,7 @@ struct Case {
 fn frequencies_are_those_of_the_reference() {
     for case in CASES {
         let config = ModelConfig::parse(case.config.as_bytes(), None).unwrap();
-        let found = frequencies(&config.rope.unwrap(), config.head_dim);
+        let found = frequencies(&config.rope.unwrap(), config.served_positions);
         assert!((f64::from(found.scale) - case.scale).abs() < 1e-7, "{}: scale {}", case.name, found.scale);
         assert_eq!(found.inverse.len(), case.bits.len(), "{}", case.name);
         for (i, (f, bits)) in found.inverse.iter().zip(case.bits).enumerate() {
@@ -24,6 +24,40 @@ fn frequencies_are_those_of_the_reference() {
         }
     }
 }
+
+/// Three quarters of each head rotate, by stretches for short contexts as long as no position lies beyond the pretraining's.
+#[test]
+fn long_rope_is_chosen_by_the_positions_served() {
+    let stretches = |step: f64| (0..24).map(|i| (1.0 + step * f64::from(i)).to_string()).collect::<Vec<_>>().join(", ");
+    let config = format!(
+        r#"{{"architectures": ["Phi3ForCausalLM"], "hidden_size": 128, "num_attention_heads": 2, "partial_rotary_factor": 0.75,
+        "max_position_embeddings": 131072, "original_max_position_embeddings": 4096,
+        "rope_scaling": {{"type": "longrope", "short_factor": [{}], "long_factor": [{}]}}}}"#,
+        stretches(0.0625),
+        stretches(1.5)
+    );
+    let config = ModelConfig::parse(config.as_bytes(), None).unwrap();
+    assert_eq!(config.served_positions, 131_072);
+    for (positions, bits) in [(1, SHORT), (4096, SHORT), (4097, LONG), (131_072, LONG)] {
+        let found = frequencies(config.rope.as_ref().unwrap(), positions);
+        assert!((f64::from(found.scale) - 1.190_238_071_423_808_3).abs() < 1e-7);
+        assert_eq!(found.inverse.len(), bits.len());
+        for (f, bits) in found.inverse.iter().zip(bits) {
+            assert!(f.to_bits().abs_diff(bits) <= 1, "{positions}: {f:e} is not {:e}", f32::from_bits(bits));
+        }
+    }
+}
+
+const SHORT: [u32; 24] = [
+    0x3f800000, 0x3f2426bc, 0x3ed33e6e, 0x3e885817, 0x3e307dc4, 0x3de50859, 0x3d94f209, 0x3d422076, 0x3cfd7e1b,
+    0x3ca5cb60, 0x3c593856, 0x3c0e8258, 0x3bbb3ee7, 0x3b765713, 0x3b223c3d, 0x3ad5eda5, 0x3a8d3169, 0x3a3a8eb9,
+    0x39f6b949, 0x39a349cf, 0x39585053, 0x390f63c8, 0x38be3d2f, 0x387c91f6,
+];
+const LONG: [u32; 24] = [
+    0x3f800000, 0x3e8b8753, 0x3deda63c, 0x3d6b80e2, 0x3cfc2162, 0x3c8d7619, 0x3c23d70a, 0x3bc22076, 0x3b69fe41,
+    0x3b0eed1e, 0x3ab07dc6, 0x3a5bdf0c, 0x3a09f874, 0x39ae3d97, 0x395d3ae0, 0x390d1a05, 0x38b4ba1f, 0x38685120,
+    0x3815cbec, 0x37c1bb5e, 0x377b33fd, 0x37233e66, 0x36d49ebb, 0x368abc58,
+];
 
 const CASES: &[Case] = &[
     Case {

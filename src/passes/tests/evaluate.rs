@@ -60,7 +60,7 @@ type Caches = HashMap<(usize, usize), (Matrix, Matrix)>;
 
 fn apply(op: &Op, x: &[Matrix], w: &[Matrix], caches: &mut Caches) -> Vec<Matrix> {
     let one = match op {
-        Op::Embedding => pick(&w[0], &IDS),
+        Op::Embedding { scale } => each(&pick(&w[0], &IDS), |x| x * f64::from(*scale)),
         Op::PositionEmbedding => pick(&w[0], &[0, 1, 2, 3, 4]),
         Op::RopeAngles { scale } => angles(&w[0], f64::from(*scale)),
         Op::Linear { bias, activation } => {
@@ -82,6 +82,7 @@ fn apply(op: &Op, x: &[Matrix], w: &[Matrix], caches: &mut Caches) -> Vec<Matrix
         Op::Add => x[0].zip(&x[1], |a, b| a + b),
         Op::Mul => x[0].zip(&x[1], |a, b| a * b),
         Op::Activate { activation } => activate(&x[0], *activation),
+        Op::SoftCap { cap } => each(&x[0], |x| capped(x, *cap)),
         Op::Rope(spec) => rope(&x[0], &x[1], spec),
         Op::Slice { start, columns } => x[0].by_row(*columns, |_, row| row[*start..start + columns].to_vec()),
         Op::CacheAppend(spec) => {
@@ -129,11 +130,19 @@ fn activate(x: &Matrix, activation: Activation) -> Matrix {
         Activation::GeluTanh => x * (1.0 + (0.8 * x).tanh()) / 2.0,
         Activation::Relu => x.max(0.0),
     };
+    each(x, f)
+}
+
+fn each(x: &Matrix, f: impl Fn(f64) -> f64) -> Matrix {
     Matrix { columns: x.columns, data: x.data.iter().map(|x| f(*x)).collect() }
 }
 
+fn capped(x: f64, cap: f32) -> f64 {
+    f64::from(cap) * (x / f64::from(cap)).tanh()
+}
+
 fn norm(op: &Op, x: &Matrix, w: &[Matrix]) -> Matrix {
-    x.by_row(x.columns, |_, row| {
+    let part = |row: &[f64]| {
         let n = row.len() as f64;
         let (mean, eps, bias) = match op {
             Op::LayerNorm { eps } => (row.iter().sum::<f64>() / n, *eps, Some(&w[1].data)),
@@ -142,8 +151,9 @@ fn norm(op: &Op, x: &Matrix, w: &[Matrix]) -> Matrix {
         };
         let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
         let scaled = row.iter().zip(&w[0].data).map(|(x, g)| (x - mean) / (variance + f64::from(eps)).sqrt() * g);
-        scaled.enumerate().map(|(i, y)| y + bias.map_or(0.0, |bias| bias[i])).collect()
-    })
+        scaled.enumerate().map(|(i, y)| y + bias.map_or(0.0, |bias| bias[i])).collect::<Vec<_>>()
+    };
+    x.by_row(x.columns, |_, row| row.chunks(w[0].data.len()).flat_map(part).collect())
 }
 
 fn rope(x: &Matrix, angles: &Matrix, spec: &RopeSpec) -> Matrix {
@@ -167,7 +177,9 @@ fn attend(spec: &AttentionSpec, q: &Matrix, k: &Matrix, v: &Matrix) -> Matrix {
         let head = |h: usize| {
             let of = h / (spec.heads / spec.kv_heads) * d;
             let dot = |t: usize| (0..d).map(|i| row[h * d + i] * k.row(t)[of + i]).sum::<f64>();
-            let weights = (0..=r).map(|t| (f64::from(spec.scale) * dot(t)).exp()).collect::<Vec<_>>();
+            let score = |t: usize| f64::from(spec.scale) * dot(t);
+            let score = |t: usize| spec.soft_cap.map_or(score(t), |cap| capped(score(t), cap));
+            let weights = (0..=r).map(|t| score(t).exp()).collect::<Vec<_>>();
             let total = weights.iter().sum::<f64>();
             (0..d).map(move |i| weights.iter().enumerate().map(|(t, w)| w * v.row(t)[of + i]).sum::<f64>() / total)
         };
@@ -197,6 +209,7 @@ fn made(recipe: &Recipe, tensors: &Tensors) -> Matrix {
             let m = made(of, tensors);
             Matrix { columns: m.columns, data: m.data[start * m.columns..(start + rows) * m.columns].to_vec() }
         }
+        Recipe::Plus { of, addend } => each(&made(of, tensors), |x| x + f64::from(*addend)),
         Recipe::Constant(values) => Matrix { columns: 1, data: values.iter().map(|x| f64::from(*x)).collect() },
     }
 }

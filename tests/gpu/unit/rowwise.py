@@ -122,6 +122,20 @@ def norm(columns, rows, half=BF16, x32=False, y32=False, out32=False, add=False,
             case(f"{name}: restored", relative(restored, reference), 0.04)  # 3 bits of mantissa: at most 2^-4, about 0.6 of 2^-4
 
 
+def norm_groups(columns, groups, rows, half=BF16, x32=False):
+    """Heads of a row that are normed by themselves, between columns that are not theirs."""
+    flags = {"X_F32": None} if x32 else {}
+    f = kernel("norm", "norm_rows", COLUMNS=columns, EPS="1e-5f", GROUPS=groups, **half_defines(half), **flags)
+    ldx, width = groups * columns + 16, groups * columns
+    x, gain = data(rows, width, F32 if x32 else half, ldx), torch.randn(columns, device="cuda")
+    out = poison(rows + 1, width, half)
+    gpu.launch(f, (rows, groups), threads(columns), [out, None, x, None, gain, None, None, None, ("u32", rows), ("u32", ldx), ("u32", 0)], pdl=True)
+    torch.cuda.synchronize()
+    v = x.double().reshape(rows, groups, columns)
+    reference = v / (v.square().mean(-1, keepdim=True) + 1e-5).sqrt() * gain.double()
+    check(f"norm of {groups} groups {columns}x{rows} {str(half)[6:]} f32={x32}", out, rows, reference.reshape(rows, width), None if columns > 1 else 2**-8)
+
+
 def columnwise(scales, columns, block):
     """The scale of each element, f64."""
     return (scales.repeat_interleave(128, 1)[:, :columns] if block else scales).double()
@@ -147,8 +161,10 @@ def quantise(columns, rows, half, block):
     case(f"{name}: error over e4m3's own", float(((restored - x.double()).abs() / bound).max()), 1 + 2**-16)
 
 
-def embedding(columns, rows, half, out32, positions):
+def embedding(columns, rows, half, out32, positions, scale=1.0):
     defines = {**half_defines(half), **({"OUTPUT_F32": None} if out32 else {}), **({"INDEX_POSITIONS": None} if positions else {})}
+    if scale != 1:
+        defines["SCALE"] = f"{scale}f"
     f = kernel("embedding", "embedding", COLUMNS=columns, **defines)
     table, sampled = data(1000, columns, half), torch.randint(0, 1000, (64,), dtype=torch.int32, device="cuda")
     ids = torch.randint(0, 1000, (rows,), dtype=torch.int32, device="cuda")
@@ -159,7 +175,9 @@ def embedding(columns, rows, half, out32, positions):
     out = poison(rows + 1, columns, F32 if out32 else half)
     gpu.launch(f, *piece_grid(rows + 1, columns), [out, table, tokens, sampled, ("u32", rows)], pdl=True)
     torch.cuda.synchronize()
-    check(f"embedding {columns}x{rows} {str(half)[6:]} f32={out32} positions={positions}", out, rows, table[index], 0)
+    # A 16-bit value times an f32 is rounded once.
+    reference = (table[index].float() * torch.tensor(scale, device="cuda")).to(out.dtype)
+    check(f"embedding {columns}x{rows} {str(half)[6:]} f32={out32} positions={positions} scale={scale}", out, rows, reference, 0)
 
 
 def gather(columns, rows, x32, out32):
@@ -175,11 +193,12 @@ def gather(columns, rows, x32, out32):
 
 def elementwise(columns, rows, operation, activation, x32=False, y32=False, out32=True, half=BF16):
     flags = dict(X_F32=x32, Y_F32=y32, OUTPUT_F32=out32)
-    f = kernel("elementwise", "elementwise", COLUMNS=columns, OPERATION=operation, ACTIVATION=activation, **half_defines(half), **{k: None for k, v in flags.items() if v})
+    cap = {"CAP": "1.5f"} if activation == 5 else {}
+    f = kernel("elementwise", "elementwise", COLUMNS=columns, OPERATION=operation, ACTIVATION=activation, **cap, **half_defines(half), **{k: None for k, v in flags.items() if v})
     x, y = data(rows, columns, F32 if x32 else half, columns + 8), data(rows, columns, F32 if y32 else half, columns + 16)
     x[0] *= 20
     v = x.double()
-    functions = [lambda v: v, torch.nn.functional.silu, torch.nn.functional.gelu, lambda v: torch.nn.functional.gelu(v, approximate="tanh"), torch.relu]
+    functions = [lambda v: v, torch.nn.functional.silu, torch.nn.functional.gelu, lambda v: torch.nn.functional.gelu(v, approximate="tanh"), torch.relu, lambda v: 1.5 * torch.tanh(v / 1.5)]
     v = functions[activation](v)
     reference = [v, v + y.double(), v * y.double()][operation]
     out = poison(rows + 1, columns + 8, F32 if out32 else half)
@@ -334,7 +353,12 @@ def cases():
     yield partial(embedding, 768, 9, BF16, True, True)
     yield partial(gather, 4096, 9, False, False)
     yield partial(gather, 128, 9, True, False)
-    for activation in range(5):
+    yield partial(embedding, 2304, 9, BF16, True, False, scale=48.0)
+    yield partial(embedding, 5, 9, F16, False, False, scale=0.3)
+    for columns, groups in ((128, 40), (256, 4), (16, 5), (37, 3), (1, 4)):
+        yield partial(norm_groups, columns, groups, 9, x32=columns % 2 == 0)
+        yield partial(norm_groups, columns, groups, 3, half=F16)
+    for activation in range(6):
         yield partial(elementwise, 4096, 3, activation % 3, activation, x32=True)
     yield partial(elementwise, 37, 3, 2, 1, x32=True, y32=True)
     yield partial(elementwise, 14336, 2, 2, 1, out32=False)

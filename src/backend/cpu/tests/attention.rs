@@ -10,6 +10,7 @@ struct Shape {
     dtype: DType,
     window: Option<usize>,
     rope: bool,
+    soft_cap: Option<f32>,
 }
 
 /// One request: its tokens' queries, keys, values and angles.
@@ -28,8 +29,8 @@ const BLOCKS: usize = 64;
 
 impl Shape {
     fn spec(&self) -> AttentionSpec {
-        let Shape { heads, kv_heads, head_dim, .. } = *self;
-        AttentionSpec { group: 0, layer: 1, heads, kv_heads, head_dim, scale: 0.7 / (head_dim as f32).sqrt() }
+        let Shape { heads, kv_heads, head_dim, soft_cap, .. } = *self;
+        AttentionSpec { group: 0, layer: 1, heads, kv_heads, head_dim, scale: 0.7 / (head_dim as f32).sqrt(), soft_cap }
     }
 
     fn rotation(&self) -> RopeSpec {
@@ -98,7 +99,9 @@ impl Shape {
             for (head, q) in q.chunks(d).enumerate() {
                 let at = |position: usize| (position * self.kv_heads + head / (self.heads / self.kv_heads)) * d;
                 let dot = |p: usize| std::iter::zip(q, &k[at(p)..]).map(|(q, k)| q * k).sum::<f64>();
-                let weights: Vec<f64> = keys.clone().map(|p| (dot(p) * f64::from(self.spec().scale)).exp()).collect();
+                let cap = |x: f64| self.soft_cap.map(f64::from).map_or(x, |cap| cap * (x / cap).tanh());
+                let score = |p: usize| cap(dot(p) * f64::from(self.spec().scale));
+                let weights: Vec<f64> = keys.clone().map(|p| score(p).exp()).collect();
                 let total: f64 = weights.iter().sum();
                 result.extend((0..d).map(|i| {
                     std::iter::zip(keys.clone(), &weights).map(|(p, w)| w * v[at(p) + i]).sum::<f64>() / total
@@ -194,8 +197,14 @@ fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
     for dtype in [DType::F32, DType::BF16, DType::F16, DType::E4M3] {
         for (heads, kv_heads, head_dim) in [(3, 3, 16), (4, 2, 64), (8, 2, 32), (8, 1, 24), (9, 1, 8), (2, 2, 256)] {
-            for (window, rope) in [(None, true), (None, false), (Some(5), true), (Some(70), false)] {
-                shapes.push(Shape { heads, kv_heads, head_dim, dtype, window, rope });
+            for (window, rope, soft_cap) in [
+                (None, true, None),
+                (None, false, Some(0.75)),
+                (Some(5), true, Some(50.0)),
+                (Some(70), false, None),
+                (Some(70), true, Some(2.0)),
+            ] {
+                shapes.push(Shape { heads, kv_heads, head_dim, dtype, window, rope, soft_cap });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Each kernel against an f64 reference, and against itself in other batches, on every instruction set of this machine.
 
 mod attention;
+mod int8;
 mod matmul;
 mod refusals;
 mod rowwise;
@@ -177,7 +178,17 @@ impl Case {
     }
 
     /// An e4m3 matrix in panels with its scales.
-    pub(super) fn quantized(mut self, codes: &[u8], columns: usize, granularity: Granularity, scales: &[f32]) -> Self {
+    pub(super) fn quantized(self, codes: &[u8], columns: usize, granularity: Granularity, scales: &[f32]) -> Self {
+        self.scaled(DType::E4M3, codes, columns, granularity, scales)
+    }
+
+    /// An i8 matrix in panels with a scale for each row.
+    pub(super) fn int8(self, codes: &[i8], columns: usize, scales: &[f32]) -> Self {
+        let bytes: Vec<u8> = codes.iter().map(|code| (i16::from(*code) + 128) as u8).collect();
+        self.scaled(DType::I8, &bytes, columns, Granularity::Row, scales)
+    }
+
+    fn scaled(mut self, dtype: DType, codes: &[u8], columns: usize, granularity: Granularity, scales: &[f32]) -> Self {
         let rows = codes.len() / columns;
         let padded = columns.next_multiple_of(4);
         let mut bytes = vec![0; rows.next_multiple_of(PANEL) * padded];
@@ -186,7 +197,7 @@ impl Case {
             bytes[(row / PANEL * padded + column / 4 * 4) * PANEL + row % PANEL * 4 + column % 4] = *code;
         }
         let words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        self = self.weight(vec![rows, columns], DType::E4M3, Packing::Panels, words);
+        self = self.weight(vec![rows, columns], dtype, Packing::Panels, words);
         let index = self.weights.len();
         self.plan.weights[index - 1].scale = Some(ScaleSpec { weight: index, granularity });
         let words = scales.iter().map(|x| x.to_bits()).collect();

@@ -67,6 +67,17 @@ fn scales_that_do_not_fit_are_refused() {
     corrupt(quantized(|c| c.plan.weights[0].scale.as_mut().unwrap().granularity = Granularity::Block), "weight 1");
     corrupt(quantized(|c| c.plan.weights[1].shape = vec![6]), "weight 1");
     corrupt(quantized(|c| c.weights[1].truncate(4)), "weight 1");
+    let int8 = |change: fn(&mut Case)| {
+        let op = Op::Linear { bias: false, activation: None };
+        let mut case = Case::new(op).input(8, &[0.0; 16]).output(Rows::Tokens, 2, 5).int8(&[0; 40], 8, &[1.0; 5]);
+        change(&mut case);
+        case
+    };
+    int8(|_| ()).run(&device(Isa::Portable, 1), &plain_batch(2)).unwrap();
+    corrupt(int8(|c| c.plan.weights[0].scale = None), "weight 0");
+    corrupt(int8(|c| c.plan.weights[0].scale.as_mut().unwrap().granularity = Granularity::Block), "scaled by blocks");
+    corrupt(int8(|c| c.plan.weights[1].shape = vec![6]), "weight 1");
+    corrupt(int8(|c| c.weights[1].truncate(4)), "weight 1");
 }
 
 #[test]
@@ -80,7 +91,7 @@ fn an_engine_for_another_device_is_refused_with_both_names() {
 
 #[test]
 fn ids_outside_the_table_are_refused() {
-    let case = Case::new(Op::Embedding).matrix(&[0.0; 12], 4, DType::F32, Packing::Panels);
+    let case = Case::new(Op::Embedding { scale: 1.0 }).matrix(&[0.0; 12], 4, DType::F32, Packing::Panels);
     let mut batch = plain_batch(1);
     batch.tokens[0] = 3;
     let error = refused(case.output(Rows::Tokens, 1, 4), &batch);
@@ -91,7 +102,7 @@ fn ids_outside_the_table_are_refused() {
 #[test]
 fn a_batch_beyond_the_limits_or_the_pool_is_refused() {
     assert_eq!(refused(linear(), &plain_batch(3)).status(), Status::Internal);
-    let spec = AttentionSpec { group: 0, layer: 0, heads: 1, kv_heads: 1, head_dim: 8, scale: 1.0 };
+    let spec = AttentionSpec { group: 0, layer: 0, heads: 1, kv_heads: 1, head_dim: 8, scale: 1.0, soft_cap: None };
     let group = KvGroup { layers: vec![0], kv_heads: 1, head_dim: 8, dtype: DType::F32, window: None };
     let append = || Case::new(Op::CacheAppend(spec)).input(8, &[0.0; 8]).input(8, &[0.0; 8]).kv(group.clone(), 2);
     let batch = |context: usize, table: &[u32]| Batch {

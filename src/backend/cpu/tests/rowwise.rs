@@ -74,6 +74,44 @@ fn norm(x: &[f32], gain: &[f32], bias: Option<&Vec<f32>>, eps: f32) -> Vec<f64> 
 }
 
 #[test]
+fn parts_of_a_row_are_normed_by_themselves() {
+    for (part, parts) in [(1, 3), (8, 5), (64, 4), (72, 2), (256, 3)] {
+        let (rows, eps, width) = (5, 1e-6, part * parts);
+        let mut numbers = Numbers::new(width as u64);
+        let (x, gain) = (numbers.vec(rows * width), numbers.vec(part));
+        each_isa(|isa| {
+            let case = run(isa, 2, rows, |range| {
+                let case = Case::new(Op::RmsNorm { eps }).input(width, &x[range.start * width..range.end * width]);
+                case.output(Rows::Tokens, range.len(), width).vector(&gain)
+            });
+            let want: Vec<f64> = x.chunks(part).flat_map(|part| norm(part, &gain, None, eps)).collect();
+            assert_close(case.result(0), &want, 1e-5, &format!("{isa} {parts} parts of {part}"));
+        });
+    }
+}
+
+#[test]
+fn caps_are_accurate_over_their_range() {
+    let mut x: Vec<f32> = (-6000..=6000).map(|i| i as f32 / 20.0).collect();
+    x.extend((-2000..=2000).map(|i| i as f32 / 1000.0));
+    x.extend([0.0, -0.0, 1e-30, -1e-30, 1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY]);
+    each_isa(|isa| {
+        for cap in [0.5, 1.0, 30.0, 50.0] {
+            let case =
+                run(isa, 1, 1, |_| Case::new(Op::SoftCap { cap }).input(x.len(), &x).output(Rows::Tokens, 1, x.len()));
+            for (x, got) in std::iter::zip(&x, case.result(0)) {
+                let want = f64::from(cap) * (f64::from(*x) / f64::from(cap)).tanh();
+                let error = (f64::from(*got) - want).abs();
+                assert!(error <= 3e-7 * want.abs(), "{isa} {x} capped by {cap} is {got}, not {want}");
+            }
+        }
+        let mut nan = Case::new(Op::SoftCap { cap: 1.0 }).input(1, &[f32::NAN]).output(Rows::Tokens, 1, 1);
+        nan.run(&device(isa, 1), &plain_batch(1)).unwrap();
+        assert!(nan.result(0)[0].is_nan());
+    });
+}
+
+#[test]
 fn sums_and_products_are_exact() {
     for width in WIDTHS {
         let mut numbers = Numbers::new(width as u64);
@@ -160,9 +198,10 @@ fn lookups_find_their_rows_in_every_packing() {
         let ids: Vec<u32> = vec![0, rows as u32 - 1, 3, 3, 1];
         for dtype in [DType::F32, DType::BF16] {
             for packing in [Packing::RowMajor, Packing::Panels] {
-                for op in [Op::Embedding, Op::PositionEmbedding] {
+                for op in [Op::Embedding { scale: 1.0 }, Op::PositionEmbedding] {
                     let mut batch = plain_batch(ids.len());
-                    *(if op == Op::Embedding { &mut batch.tokens } else { &mut batch.positions }) = ids.clone();
+                    *(if op == (Op::Embedding { scale: 1.0 }) { &mut batch.tokens } else { &mut batch.positions }) =
+                        ids.clone();
                     let mut case = Case::new(op).matrix(&table, width, dtype, packing);
                     case = case.output(Rows::Tokens, ids.len(), width);
                     case.run(&device(Isa::Portable, 2), &batch).unwrap();
@@ -173,6 +212,20 @@ fn lookups_find_their_rows_in_every_packing() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn rows_of_a_table_are_scaled() {
+    let table: Vec<f32> = Numbers::new(6).vec(3 * 20).into_iter().map(|x| round(x, DType::BF16)).collect();
+    for packing in [Packing::RowMajor, Packing::Panels] {
+        let case = Case::new(Op::Embedding { scale: 8.0625 }).matrix(&table, 20, DType::BF16, packing);
+        let mut case = case.output(Rows::Tokens, 1, 20);
+        let mut batch = plain_batch(1);
+        batch.tokens = vec![2];
+        case.run(&device(Isa::Portable, 1), &batch).unwrap();
+        let want: Vec<f32> = table[40..].iter().map(|x| x * 8.0625).collect();
+        assert_same_bits(case.result(0), &want, &format!("{packing:?}"));
     }
 }
 

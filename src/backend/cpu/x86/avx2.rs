@@ -31,6 +31,29 @@ unsafe fn shift(x: __m256, steps: __m256) -> __m256 {
     }
 }
 
+/// The lowest bytes as numbers, less 128.
+#[inline(always)]
+unsafe fn excess_128(words: __m256i) -> __m256 {
+    unsafe {
+        let bytes = _mm256_and_si256(words, _mm256_set1_epi32(0xff));
+        _mm256_sub_ps(_mm256_cvtepi32_ps(bytes), _mm256_set1_ps(128.0))
+    }
+}
+
+/// Adds four products of bytes to each word of `sum`: even and odd bytes apart, as pairs of 16 bits.
+#[inline(always)]
+unsafe fn dot(sum: __m256, weights: __m256, activations: __m256) -> __m256 {
+    unsafe {
+        let (w, a) = (_mm256_castps_si256(weights), _mm256_castps_si256(activations));
+        let even = _mm256_madd_epi16(
+            _mm256_and_si256(w, _mm256_set1_epi16(0xff)),
+            _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(a)),
+        );
+        let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(w), _mm256_srai_epi16::<8>(a));
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), _mm256_add_epi32(even, odd)))
+    }
+}
+
 impl Vector for Ymm2 {
     const QUERIES: usize = 4;
 
@@ -78,6 +101,25 @@ impl Vector for Ymm2 {
             let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
             let (a, b) = words(pairs);
             Ymm2(_mm256_castsi256_ps(_mm256_and_si256(a, high)), _mm256_castsi256_ps(_mm256_and_si256(b, high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_byte<const PART: u32>(from: *const u32) -> Self {
+        unsafe {
+            let (shift, (a, b)) = (_mm_cvtsi32_si128(8 * PART as i32), words(from));
+            Ymm2(excess_128(_mm256_srl_epi32(a, shift)), excess_128(_mm256_srl_epi32(b, shift)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: Self, weights: Self, activations: Self) -> Self {
+        unsafe { Ymm2(dot(sum.0, weights.0, activations.0), dot(sum.1, weights.1, activations.1)) }
+    }
+    #[inline(always)]
+    unsafe fn integers_less(self, excess: i32) -> Self {
+        unsafe {
+            let less =
+                |lanes| _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_castps_si256(lanes), _mm256_set1_epi32(excess)));
+            Ymm2(less(self.0), less(self.1))
         }
     }
     #[inline(always)]

@@ -4,6 +4,9 @@ use std::arch::x86_64::*;
 
 use super::super::vector::Vector;
 
+/// 2^23: its lowest bit counts ones.
+const MAGIC: f32 = 8_388_608.0;
+
 impl Vector for __m512 {
     const QUERIES: usize = 8;
 
@@ -44,6 +47,33 @@ impl Vector for __m512 {
             let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
             _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(pairs.cast()), high))
         }
+    }
+    #[inline(always)]
+    unsafe fn load_byte<const PART: u32>(words: *const u32) -> Self {
+        unsafe {
+            let words = _mm512_srl_epi32(_mm512_loadu_si512(words.cast()), _mm_cvtsi32_si128(8 * PART as i32));
+            // The byte in the lowest bits of the mantissa of 2^23: `(words & 0xff) | 2^23`.
+            let (byte, magic) = (_mm512_set1_epi32(0xff), _mm512_castps_si512(_mm512_set1_ps(MAGIC)));
+            let number = _mm512_ternarylogic_epi32::<0xea>(words, byte, magic);
+            _mm512_sub_ps(_mm512_castsi512_ps(number), _mm512_set1_ps(MAGIC + 128.0))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: Self, weights: Self, activations: Self) -> Self {
+        unsafe {
+            let (w, a) = (_mm512_castps_si512(weights), _mm512_castps_si512(activations));
+            let even = _mm512_madd_epi16(
+                _mm512_and_si512(w, _mm512_set1_epi16(0xff)),
+                _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(a)),
+            );
+            let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(w), _mm512_srai_epi16::<8>(a));
+            let sum = _mm512_add_epi32(_mm512_castps_si512(sum), _mm512_add_epi32(even, odd));
+            _mm512_castsi512_ps(sum)
+        }
+    }
+    #[inline(always)]
+    unsafe fn integers_less(self, excess: i32) -> Self {
+        unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(self), _mm512_set1_epi32(excess))) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

@@ -216,7 +216,7 @@ fn kind(dtype: DType) -> c_int {
         DType::BF16 => abi::R_16BF,
         DType::E4M3 => abi::R_8F_E4M3,
         // Of integers the spec's check leaves none.
-        DType::F32 | DType::I32 => abi::R_32F,
+        DType::F32 | DType::I8 | DType::I32 => abi::R_32F,
     }
 }
 

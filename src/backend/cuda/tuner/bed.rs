@@ -190,7 +190,7 @@ fn pattern(dtype: DType) -> Vec<u8> {
         DType::BF16 => (0..count).flat_map(|_| bf16::encode(next()).to_le_bytes()).collect(),
         DType::F16 => (0..count).flat_map(|_| f16::encode(next()).to_le_bytes()).collect(),
         DType::E4M3 => (0..count).map(|_| e4m3::encode(next())).collect(),
-        DType::I32 => vec![0; PATTERN],
+        DType::I8 | DType::I32 => vec![0; PATTERN],
     }
 }
 

@@ -92,7 +92,7 @@ impl<'p> Fusions<'p> {
     fn find_prologue(&mut self, index: usize) {
         let step = &self.plan.steps[index];
         let (of, normed, eps) = match step.op {
-            Op::RmsNorm { eps } => (step.inputs[0], step.outputs[0], eps),
+            Op::RmsNorm { eps } if self.plan.norm_groups(step) == 1 => (step.inputs[0], step.outputs[0], eps),
             Op::AddRmsNorm { eps } => (step.outputs[0], step.outputs[1], eps),
             _ => return,
         };
@@ -119,7 +119,7 @@ impl<'p> Fusions<'p> {
     fn find_form(&mut self, index: usize) {
         let step = &self.plan.steps[index];
         let normed = match step.op {
-            Op::RmsNorm { .. } | Op::LayerNorm { .. } => step.outputs[0],
+            Op::RmsNorm { .. } | Op::LayerNorm { .. } if self.plan.norm_groups(step) == 1 => step.outputs[0],
             Op::AddRmsNorm { .. } | Op::AddLayerNorm { .. } => step.outputs[1],
             _ => return,
         };

@@ -71,8 +71,12 @@ impl<'p> Lowering<'p> {
         let input = |position: usize| self.operand(step.inputs[position]);
         let output = |position: usize| self.operand(step.outputs[position]);
         let work = match &step.op {
-            Op::Embedding => Work::Embedding { table: step.weights[0], by_position: false, out: output(0) },
-            Op::PositionEmbedding => Work::Embedding { table: step.weights[0], by_position: true, out: output(0) },
+            Op::Embedding { scale } => {
+                Work::Embedding { table: step.weights[0], by_position: false, scale: *scale, out: output(0) }
+            }
+            Op::PositionEmbedding => {
+                Work::Embedding { table: step.weights[0], by_position: true, scale: 1.0, out: output(0) }
+            }
             Op::RopeAngles { scale } => Work::Angles { frequencies: step.weights[0], scale: *scale, out: output(0) },
             Op::Linear { activation, .. } => return self.linear(index, 1, *activation),
             Op::GatedLinear { activation, .. } => return self.linear(index, 2, Some(*activation)),
@@ -89,6 +93,7 @@ impl<'p> Lowering<'p> {
                 Work::Rope { spec: *spec, x: self.narrow(input(0)), angles, out }
             }
             Op::Slice { .. } => return,
+            Op::SoftCap { cap } => elementwise(Elementwise::SoftCap(*cap), input(0), None, output(0)),
             Op::CacheAppend(spec) => {
                 let (k, v) = (input(0), input(1));
                 Work::Append { spec: *spec, k: self.narrow(k), v: self.narrow(v) }
@@ -204,6 +209,7 @@ impl<'p> Lowering<'p> {
         Work::Norm(Norm {
             layer,
             eps,
+            groups: self.plan.norm_groups(step),
             x,
             add,
             gain: step.weights[0],

@@ -91,6 +91,8 @@ impl Linear {
 pub(super) struct Norm {
     pub(super) layer: bool,
     pub(super) eps: f32,
+    /// Parts of a row, as long as the gain, that are normed by themselves.
+    pub(super) groups: usize,
     pub(super) x: Operand,
     /// What is added first, and where the sum goes.
     pub(super) add: Option<(Operand, Operand)>,
@@ -114,11 +116,13 @@ pub(super) struct Attention {
 }
 
 /// Two operands or one, element by element.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Elementwise {
     Add,
     Mul,
     Activate(Activation),
+    /// `cap * tanh(x / cap)`.
+    SoftCap(f32),
     /// To the output's type.
     Convert,
 }
@@ -126,7 +130,7 @@ pub(super) enum Elementwise {
 /// What one or two kernels do.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Work {
-    Embedding { table: usize, by_position: bool, out: Operand },
+    Embedding { table: usize, by_position: bool, scale: f32, out: Operand },
     Angles { frequencies: usize, scale: f32, out: Operand },
     Linear(Linear),
     Norm(Norm),

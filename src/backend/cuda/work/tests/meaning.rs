@@ -51,11 +51,12 @@ pub(super) fn of_plan(plan: &Plan) -> String {
             }
             Op::Attention(spec) => vec![attention(*spec, (), &[x[0].clone(), cache.clone()])],
             Op::FusedAttention { attention: spec, rope } => vec![attention(*spec, rope, &x)],
-            Op::Embedding => vec![format!("embedding{w:?}false")],
-            Op::PositionEmbedding => vec![format!("embedding{w:?}true")],
+            Op::Embedding { scale } => vec![format!("embedding{w:?}false{scale}")],
+            Op::PositionEmbedding => vec![format!("embedding{w:?}true1")],
             Op::RopeAngles { scale } => vec![format!("angles{w:?}{scale}")],
             Op::Rope(spec) => vec![format!("rope{spec:?}({}, {})", x[0], x[1])],
             Op::GatherRows => vec![format!("gather({})", x[0])],
+            Op::SoftCap { cap } => vec![format!("cap{cap}({})", x[0])],
             Op::Slice { .. } => unreachable!("a plan has views"),
         };
         std::iter::zip(&step.outputs, made).for_each(|(view, made)| values[view.value] = made);
@@ -116,6 +117,10 @@ impl Machine<'_> {
         let x = self.read(&layer.x);
         let weight = &plan.weights[layer.weights[0]];
         assert_eq!(weight.shape, [layer.out.columns, layer.x.columns]);
+        assert!(
+            layer.norm.is_none_or(|norm| plan.weights[norm.gain].shape == [layer.x.columns]),
+            "a prologue norms rows"
+        );
         let Some(scale) = &layer.x_scale else {
             assert_ne!(layer.x.dtype, DType::E4M3, "codes need scales");
             assert_eq!(layer.x.dtype == DType::F32, layer.norm.is_some(), "a norm alone reads f32");
@@ -130,8 +135,8 @@ impl Machine<'_> {
 
     fn run(&mut self, plan: &Plan, work: &Work) {
         match work {
-            Work::Embedding { table, by_position, out } => {
-                self.write(out, format!("embedding{:?}{by_position}", [table]))
+            Work::Embedding { table, by_position, scale, out } => {
+                self.write(out, format!("embedding{:?}{by_position}{scale}", [table]))
             }
             Work::Angles { frequencies, scale, out } => self.write(out, format!("angles{:?}{scale}", [frequencies])),
             Work::Linear(layer) => {
@@ -145,6 +150,7 @@ impl Machine<'_> {
                     x = sum(&x, &self.read(y));
                     self.write(into, x.clone());
                 }
+                assert_eq!(work.groups * plan.weights[work.gain].shape[0], work.x.columns);
                 let y = norm(work.layer, [Some(work.gain), work.bias], work.eps, &x);
                 assert!(work.out.is_some() || work.quantised.is_some(), "a norm writes something");
                 work.quantised.iter().for_each(|form| self.write_quantised(form, &y));
@@ -156,6 +162,7 @@ impl Machine<'_> {
                     Elementwise::Add => sum(&x, &y),
                     Elementwise::Mul => format!("({x} * {y})"),
                     Elementwise::Activate(activation) => format!("{activation:?}({x})"),
+                    Elementwise::SoftCap(cap) => format!("cap{cap}({x})"),
                     Elementwise::Convert => x,
                 };
                 self.write(out, made);

@@ -39,6 +39,7 @@ fn short(work: &Work) -> String {
         Work::Elementwise { function: Elementwise::Add, .. } => "add".into(),
         Work::Elementwise { function: Elementwise::Mul, .. } => "mul".into(),
         Work::Elementwise { function: Elementwise::Activate(_), .. } => "activate".into(),
+        Work::Elementwise { function: Elementwise::SoftCap(_), .. } => "cap".into(),
         Work::Elementwise { function: Elementwise::Convert, .. } => "convert".into(),
         Work::Embedding { .. } => "embedding".into(),
         Work::Angles { .. } => "angles".into(),
@@ -67,7 +68,7 @@ fn shorts(plan: &Plan, choice: Choice) -> Vec<String> {
 #[test]
 fn an_unfused_layer_is_one_work_for_each_step() {
     let mut sketch = Sketch::new();
-    let spec = AttentionSpec { group: 0, layer: 0, heads: 4, kv_heads: 2, head_dim: 64, scale: 0.125 };
+    let spec = AttentionSpec { group: 0, layer: 0, heads: 4, kv_heads: 2, head_dim: 64, scale: 0.125, soft_cap: None };
     let rope = RopeSpec { head_dim: 64, rotary_dim: 64 };
     let x = sketch.embedding(256);
     let angles = sketch.embedding(64);

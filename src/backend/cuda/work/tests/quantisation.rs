@@ -48,6 +48,18 @@ fn a_norm_keeps_its_16_bits_for_an_output_and_for_parts() {
 }
 
 #[test]
+fn a_norm_of_heads_stays_alone() {
+    for choice in [QUANTISE, BOTH] {
+        let mut sketch = Sketch::new();
+        let x = sketch.embedding(256);
+        let normed = sketch.head_norm(x, 64);
+        let y = sketch.linear(normed, 256, BY_ROW);
+        let works = shorts(&sketch.finish(y), choice);
+        assert_eq!(works[1..4], ["norm to 16 bits", "quantise", "e4m3 linear"]);
+    }
+}
+
+#[test]
 fn an_operand_is_quantised_once() {
     let mut sketch = Sketch::new();
     let x = sketch.embedding(256);

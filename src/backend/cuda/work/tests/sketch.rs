@@ -112,11 +112,17 @@ impl Sketch {
 
     pub(super) fn embedding(&mut self, columns: usize) -> View {
         let table = self.weight(&[64, columns], DType::BF16, None);
-        self.step(Op::Embedding, &[], &[table], &[columns])[0]
+        self.step(Op::Embedding { scale: 1.0 }, &[], &[table], &[columns])[0]
     }
 
     pub(super) fn rms_norm(&mut self, x: View) -> View {
         let gain = self.vector(x.columns);
+        self.step(Op::RmsNorm { eps: 1e-5 }, &[x], &[gain], &[x.columns])[0]
+    }
+
+    /// Each `columns` of a row by themselves.
+    pub(super) fn head_norm(&mut self, x: View, columns: usize) -> View {
+        let gain = self.vector(columns);
         self.step(Op::RmsNorm { eps: 1e-5 }, &[x], &[gain], &[x.columns])[0]
     }
 

@@ -1,0 +1,3 @@
+module trtllm
+
+go 1.19
