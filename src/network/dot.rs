@@ -139,11 +139,10 @@ impl Graph {
 fn module(name: &str) -> &str {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let of_part = |part: &'_ str| {
-        let dots = part.match_indices('.').map(|(at, _)| at);
-        dots.filter(|at| part[..*at].rsplit('.').next().is_some_and(is_number)).last()
+        let mut dots = part.match_indices('.').map(|(at, _)| at);
+        dots.rfind(|at| part[..*at].rsplit('.').next().is_some_and(is_number))
     };
-    let parts = name.rsplit('+').filter_map(|part| Some(&part[..of_part(part)?]));
-    parts.into_iter().next().unwrap_or_default()
+    name.rsplit('+').find_map(|part| Some(&part[..of_part(part)?])).unwrap_or_default()
 }
 
 /// The name within a module, where it is there; so with each of joined names.
