@@ -103,12 +103,13 @@ impl<'a> Input<'a> {
         }
     }
 
-    fn tokens(&mut self) -> (Vec<u32>, usize) {
-        let (bytes, _, claimed) = self.array();
-        let tokens: Vec<u32> =
-            bytes.iter().map(|byte| if *byte == 255 { u32::MAX } else { u32::from(*byte) }).collect();
-        let count = if bytes.len() == claimed { tokens.len() } else { claimed };
-        (tokens, count)
+    /// As [`Input::array`], of token ids.
+    fn tokens(&mut self) -> (Vec<u32>, *const u32, usize) {
+        let (bytes, start, count) = self.array();
+        let token = |byte: &u8| if *byte == 255 { u32::MAX } else { u32::from(*byte) };
+        let tokens: Vec<u32> = bytes.iter().map(token).collect();
+        let start = if start.is_null() { null() } else { tokens.as_ptr() };
+        (tokens, start, count)
     }
 
     /// A config struct of `size` bytes: its size first, as long as it claims to be, then what the program says.
@@ -259,8 +260,8 @@ impl<'a> Calls<'a> {
                     trtllm_request_set_text(request, text.cast(), length)
                 }
                 3 => {
-                    let (tokens, count) = self.input.tokens();
-                    trtllm_request_set_tokens(request, tokens.as_ptr(), count)
+                    let (_tokens, start, count) = self.input.tokens();
+                    trtllm_request_set_tokens(request, start, count)
                 }
                 _ => {
                     let (_, text, length) = self.input.array();
@@ -287,8 +288,8 @@ impl<'a> Calls<'a> {
                     trtllm_request_add_stop_string(request, text.cast(), length)
                 }
                 _ => {
-                    let (tokens, count) = self.input.tokens();
-                    trtllm_request_add_stop_tokens(request, tokens.as_ptr(), count)
+                    let (_tokens, start, count) = self.input.tokens();
+                    trtllm_request_add_stop_tokens(request, start, count)
                 }
             }
         });
@@ -316,8 +317,8 @@ impl<'a> Calls<'a> {
 
     fn set_callback(&mut self) {
         let request = self.request();
-        let callback: trtllm_response_callback = (self.input.small() % 4 > 0).then_some(receive);
-        let free: trtllm_user_data_free = (self.input.small() % 4 > 0).then_some(freed);
+        let callback: trtllm_response_callback = (self.input.small() & 3 > 0).then_some(receive);
+        let free: trtllm_user_data_free = (self.input.small() & 3 > 0).then_some(freed);
         // SAFETY: functions that live as long as the process; the data is no pointer and is not followed.
         let status = unsafe { trtllm_request_set_callback(request, callback, null_mut(), free) };
         self.callbacks += usize::from(succeeded(status) && free.is_some());
