@@ -20,8 +20,14 @@ use trtllm::sampling::LogitBias;
 use trtllm::{Error, Status};
 
 const DEFAULT_TRACES: u64 = 20;
-const WORLD: World =
-    World { vocabulary: 6..1000, poison: None, block_tokens: BLOCK_TOKENS..BLOCK_TOKENS + 1, most: 40, letters: false };
+const WORLD: World = World {
+    vocabulary: 6..1000,
+    poison: None,
+    block_tokens: BLOCK_TOKENS..BLOCK_TOKENS + 1,
+    most: 40,
+    letters: false,
+    shutdowns: false,
+};
 /// What a step of a script is here.
 const TICK: Duration = Duration::from_micros(300);
 /// What takes longer hangs.

@@ -1,5 +1,5 @@
 //! One function for each parser of bytes that strangers wrote. `tests/mutations.rs` calls them with seeded mutations,
-//! `tests/fuzz/main.rs` with what libFuzzer finds. Each says whether it accepted the input, and panics when the
+//! `tests/fuzz/libfuzzer.rs` with what libFuzzer finds. Each says whether it accepted the input, and panics when the
 //! library broke a promise: a panic, an internal error, a status that this parser does not have, two answers that differ.
 #![allow(dead_code)] // Each program uses its part.
 
