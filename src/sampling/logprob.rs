@@ -73,6 +73,7 @@ impl Logprobs {
     pub fn clear(&mut self) {
         self.chosen.clear();
         self.top.clear();
+        self.top_per_token = 0;
     }
 }
 
@@ -109,4 +110,18 @@ fn most_likely<'a>(logits: &[f32], count: usize, order: &'a mut Vec<u32>) -> &'a
     let top = &mut order[..count];
     top.sort_unstable_by(by_likelihood);
     top
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emptied_memory_says_nothing_of_what_it_held() {
+        let entry = TokenLogprob { token: 1, logprob: -0.5 };
+        let mut logprobs = Logprobs::default();
+        logprobs.push(TokenInfo { chosen: entry, top: &[entry; 3] }).expect("memory");
+        logprobs.clear();
+        assert_eq!(logprobs, Logprobs::default());
+    }
 }
