@@ -23,12 +23,15 @@ use trtllm::builder::{self, BuildOptions, Source};
 /// Tries to see clients that keep up.
 const WINDOWS: usize = 6;
 
+/// A test of the engine at this path; it panics when it fails.
+type Test = fn(&Path);
+
 fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = engine(folder.path());
-    let tests: [(&str, &dyn Fn(&Path)); 2] = [
-        ("steady_steps_take_no_memory", &steady_steps_take_no_memory),
-        ("a_refused_allocation_is_a_status", &a_refused_allocation_is_a_status),
+    let tests: [(&str, Test); 2] = [
+        ("steady_steps_take_no_memory", steady_steps_take_no_memory),
+        ("a_refused_allocation_is_a_status", a_refused_allocation_is_a_status),
     ];
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let mut passed = 0;

@@ -87,12 +87,11 @@ fn note() {
     let mut name = [0u8; 16];
     // SAFETY: the kernel writes at most 16 bytes.
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-    if name.starts_with(b"trtllm-loop") || name.starts_with(b"trtllm-cpu") {
-        if TAKEN.fetch_add(1, SeqCst) == 0 {
-            WATCHED.store(false, SeqCst);
-            *PLACE.lock().expect("nobody panics with it") = std::backtrace::Backtrace::force_capture().to_string();
-            WATCHED.store(true, SeqCst);
-        }
+    let watched = name.starts_with(b"trtllm-loop") || name.starts_with(b"trtllm-cpu");
+    if watched && TAKEN.fetch_add(1, SeqCst) == 0 {
+        WATCHED.store(false, SeqCst);
+        *PLACE.lock().expect("nobody panics with it") = std::backtrace::Backtrace::force_capture().to_string();
+        WATCHED.store(true, SeqCst);
     }
 }
 

@@ -10,7 +10,8 @@ use crate::client::{Accepted, Prompt, Wish, create, destroy, inspect, live, load
 use crate::trial::{End, Outcome, run};
 
 /// Crates that take memory for granted: what they abort on is listed in README, and nothing else may.
-const FOREIGN: [&str; 6] = ["serde-", "serde_core-", "serde_json-", "indexmap-", "minijinja-", "tokenizers-"];
+const FOREIGN: [&str; 8] =
+    ["ahash-", "daachorse-", "serde-", "serde_core-", "serde_json-", "indexmap-", "minijinja-", "tokenizers-"];
 
 /// What a round of trials came to.
 #[derive(Debug, Default)]
@@ -77,13 +78,14 @@ fn culprit(stack: &str, at: usize) -> String {
 /// Load, executor, all kinds of requests at once, inspection; then a plain request, and the end.
 pub fn whole_life(path: &Path, at: usize, forever: bool) -> (usize, usize) {
     let expected = expected(path);
+    let wishes = wishes();
     let before = live();
     allocator::arm(at, forever);
     let mut refused = 0;
     let engine = load(path, trtllm_load_mode::Read)
         .unwrap_or_else(|| again(&mut refused, || load(path, trtllm_load_mode::Read)));
     let executor = create(engine).unwrap_or_else(|| again(&mut refused, || create(engine)));
-    let accepted: Vec<Option<Accepted>> = wishes().iter().map(|wish| submit(executor, wish)).collect();
+    let accepted: Vec<Option<Accepted>> = wishes.iter().map(|wish| submit(executor, wish)).collect();
     for request in accepted {
         match request {
             Some(request) => refused += usize::from(request.hear_out(executor, &mut 0).refused),
