@@ -135,9 +135,9 @@ impl Player<'_> {
             let (tokens, over) = self.heard.of(accepted.id);
             let due = match accepted.cancel {
                 None => false,
-                Some(Cancel::AfterSteps(steps)) => self.tick >= accepted.at + steps,
-                Some(Cancel::AfterTokens(least)) => tokens >= least,
-                Some(Cancel::AfterEnd) => over,
+                Some(Cancel::Steps(steps)) => self.tick >= accepted.at + steps,
+                Some(Cancel::Tokens(least)) => tokens >= least,
+                Some(Cancel::End) => over,
             };
             if due {
                 (accepted.cancel, accepted.cancelled) = (None, true);

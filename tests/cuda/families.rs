@@ -10,6 +10,9 @@ use trtllm::engine::{Engine, Precision, Target};
 use crate::common::{engine_of, logits_of};
 use crate::{TOLERANCE, compare, cut, gpu, load, relative, some_tokens};
 
+/// Norms of heads and after a layer's parts round once more each, and a cap takes more of the logits than of their errors:
+/// transformers' own bf16 is off by up to 3.2e-2 in fixtures of these families (`golden.rs`), by 1.5e-2 in others.
+const FAMILY_TOLERANCE: f64 = 2.0 * TOLERANCE;
 const TOKENS: usize = 300;
 const VOCABULARY: usize = 640;
 
@@ -100,7 +103,8 @@ fn every_part_of_a_family_shows() {
         for (part, other) in family.shown {
             assert!(family.fields.contains(part), "{}: {part}", family.name);
             let moved = relative(&logits(&family.fields.replace(part, other)), &whole);
-            assert!(moved > 3.0 * TOLERANCE, "{}: {part} moves logits by {moved:.2e}", family.name);
+            assert!(moved > 3.0 * FAMILY_TOLERANCE, "{}: {part} moves logits by {moved:.2e}", family.name);
+            println!("{}: without {part} logits move by {moved:.2e}", family.name);
         }
     }
 }
@@ -117,7 +121,7 @@ fn families_match_the_cpu() {
         for (invariant, kv_precision) in [(false, None), (true, None), (false, Some(Precision::Fp8))] {
             let engines = [Target::Cuda, Target::Cpu].map(|target| engine(&source, target, invariant, kv_precision));
             // An e4m3 cache holds three bits of a mantissa; both devices round to the same codes but for a few.
-            let tolerance = if kv_precision.is_some() { 3.0 * TOLERANCE } else { TOLERANCE };
+            let tolerance = if kv_precision.is_some() { 2.0 * FAMILY_TOLERANCE } else { FAMILY_TOLERANCE };
             for pieces in [vec![], vec![1; 70], vec![1, 1, 5, 130, 40], vec![290, 1, 1, 1]] {
                 let name = format!("{}, invariant {invariant}, cache {kv_precision:?}", family.name);
                 compare(&name, &engines, &tokens, &cut(TOKENS, &pieces), tolerance);

@@ -146,9 +146,9 @@ impl<'a> Play<'a> {
             let age = self.step - *submitted;
             let due = match *cancel {
                 None => false,
-                Some(Cancel::AfterSteps(steps)) => age >= steps,
-                Some(Cancel::AfterTokens(tokens)) => hearing.tokens() >= tokens,
-                Some(Cancel::AfterEnd) => hearing.is_over(),
+                Some(Cancel::Steps(steps)) => age >= steps,
+                Some(Cancel::Tokens(tokens)) => hearing.tokens() >= tokens,
+                Some(Cancel::End) => hearing.is_over(),
             };
             if due {
                 *cancel = None;

@@ -57,11 +57,12 @@ pub enum Habit {
 /// When a request is cancelled.
 #[derive(Debug, Clone, Copy)]
 pub enum Cancel {
-    AfterSteps(usize),
+    /// After so many steps.
+    Steps(usize),
     /// As soon as its client has heard so many tokens.
-    AfterTokens(usize),
+    Tokens(usize),
     /// When its last response was taken.
-    AfterEnd,
+    End,
 }
 
 #[derive(Debug, Clone)]
@@ -136,9 +137,9 @@ impl Author<'_> {
     fn order(&mut self, sizes: &Sizes) -> Order {
         let request = self.request(sizes);
         let cancel = match self.random.within(0..10) {
-            0 | 1 => Some(Cancel::AfterSteps(self.random.within(0..12))),
-            2 => Some(Cancel::AfterTokens(self.random.within(1..self.world.most / 2))),
-            3 => Some(Cancel::AfterEnd),
+            0 | 1 => Some(Cancel::Steps(self.random.within(0..12))),
+            2 => Some(Cancel::Tokens(self.random.within(1..self.world.most / 2))),
+            3 => Some(Cancel::End),
             _ => None,
         };
         Order { at: self.random.within(0..16), request, cancel }

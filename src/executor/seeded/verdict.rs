@@ -102,7 +102,7 @@ impl Hearing {
             let all: Vec<f32> = prefixes.flat_map(|prefix| expected_logits(prefix, windows)).collect();
             assert!(ours == all, "context logits differ");
         }
-        let came = !ours.is_empty() == self.request.return_context_logits;
+        let came = ours.is_empty() != self.request.return_context_logits;
         assert!(came || self.may_be_cut || self.fails || self.failed(), "context logits: {}", ours.len());
     }
 
