@@ -121,7 +121,7 @@ fn families_match_the_cpu() {
         for (invariant, kv_precision) in [(false, None), (true, None), (false, Some(Precision::Fp8))] {
             let engines = [Target::Cuda, Target::Cpu].map(|target| engine(&source, target, invariant, kv_precision));
             // An e4m3 cache holds three bits of a mantissa; both devices round to the same codes but for a few.
-            let tolerance = if kv_precision.is_some() { 2.0 * FAMILY_TOLERANCE } else { FAMILY_TOLERANCE };
+            let tolerance = if kv_precision.is_some() { 3.0 * FAMILY_TOLERANCE } else { FAMILY_TOLERANCE };
             for pieces in [vec![], vec![1; 70], vec![1, 1, 5, 130, 40], vec![290, 1, 1, 1]] {
                 let name = format!("{}, invariant {invariant}, cache {kv_precision:?}", family.name);
                 compare(&name, &engines, &tokens, &cut(TOKENS, &pieces), tolerance);
