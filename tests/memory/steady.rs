@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trtllm::engine::{Engine, LoadMode};
-use trtllm::executor::{Executor, ExecutorConfig, Input, Request, RequestId};
+use trtllm::executor::{Executor, ExecutorConfig, Input, Request};
 use trtllm::sampling::{LogitBias, SamplingParams};
 
 use crate::allocator;
@@ -17,34 +17,38 @@ const STEPS: u64 = 400;
 /// Responses that clients leave lying once, so that the memory for such a delay is there.
 const DELAY: usize = 12;
 
-/// Runs `REQUESTS` such requests at once and counts what the steady part of their steps takes.
-pub fn taken(path: &Path, stream: bool, sampling: &SamplingParams) -> (usize, String) {
+/// Runs `REQUESTS` such requests at once and counts what the steady part of their steps takes, with the stack at the first;
+/// nothing when this thread was so late that they have ended meanwhile.
+pub fn taken(path: &Path, stream: bool, sampling: &SamplingParams) -> Option<(usize, String)> {
     let engine = Engine::open(path, LoadMode::Read, &mut |_| std::ops::ControlFlow::Continue(())).expect("it opens");
     let config = ExecutorConfig { threads: 2, max_batch_size: REQUESTS, kv_tokens: 8192, ..ExecutorConfig::default() };
     let executor = Executor::load(Arc::new(engine), config).expect("it loads");
-    let ids: Vec<RequestId> =
-        (0..REQUESTS).map(|number| executor.submit(request(number, stream, sampling)).expect("it fits")).collect();
-    let steps = |count: u64, serve: &mut dyn FnMut()| {
-        let end = executor.stats().iterations + count;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while executor.stats().iterations < end {
-            assert!(Instant::now() < deadline, "no steps");
-            serve();
-        }
-    };
-    steps(DELAY as u64 + REQUESTS as u64, &mut || std::thread::sleep(Duration::from_micros(100)));
-    let mut take = || {
+    for number in 0..REQUESTS {
+        executor.submit(request(number, stream, sampling)).expect("it fits");
+    }
+    let wait = || std::thread::sleep(Duration::from_micros(100));
+    let take = || {
         if stream {
-            executor.await_responses(None, None, 64).expect("they go on");
+            // Nothing comes when all have ended.
+            let _ = executor.await_responses(None, Some(Duration::from_millis(50)), 64);
         } else {
-            std::thread::sleep(Duration::from_micros(200));
+            wait();
         }
     };
-    steps(100, &mut take);
-    let taken = allocator::taken_during(|| steps(STEPS, &mut take));
-    assert!(executor.stats().running == REQUESTS, "the window was steady");
-    ids.into_iter().for_each(|id| executor.cancel(id).expect("there is memory"));
-    taken
+    pass(&executor, (DELAY + REQUESTS) as u64, wait);
+    pass(&executor, 100, take);
+    let taken = allocator::taken_during(|| pass(&executor, STEPS, take));
+    (executor.stats().running == REQUESTS).then_some(taken)
+}
+
+/// Serves until so many steps have passed or nothing runs any more.
+fn pass(executor: &Executor, steps: u64, serve: impl Fn()) {
+    let end = executor.stats().iterations + steps;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while executor.stats().iterations < end && (executor.stats().running > 0 || executor.stats().iterations == 0) {
+        assert!(Instant::now() < deadline, "no steps");
+        serve();
+    }
 }
 
 fn request(number: usize, stream: bool, sampling: &SamplingParams) -> Request {
