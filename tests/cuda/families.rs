@@ -53,7 +53,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         name: "Gemma3",
-        fields: r#""num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "query_pre_attn_scalar": 64.0,
+        fields: r#""num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "query_pre_attn_scalar": 4096.0,
             "sliding_window": 20, "sliding_window_pattern": 3, "rope_local_base_freq": 50.0"#,
         shown: &[
             (r#""rope_local_base_freq": 50.0"#, r#""rope_local_base_freq": 1000000.0"#),

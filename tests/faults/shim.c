@@ -1,5 +1,5 @@
-/* Calls of the C library that fail when they are told to. The program that this is linked into comes before the C library,
- * so that the calls of libtrtllm end here. */
+/* Calls of the C library that fail when they are told to. The program that this is linked into comes before the C
+ * library, so that the calls of libtrtllm end here. */
 #define _GNU_SOURCE
 #include "shim.h"
 

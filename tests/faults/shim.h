@@ -17,7 +17,8 @@ enum shim_fault {
     SHIM_STRIKE /* the function of `shim_strike` is called first */
 };
 
-/* From now on call number `at` fails, and with `again` all that follow; of files only those whose path begins with `path`. */
+/* From now on call number `at` fails, and with `again` all that follow; of files only those whose path begins with
+ * `path`. */
 void shim_arm(enum shim_calls calls, enum shim_fault fault, int at, int again, const char *path);
 
 /* No call fails any more. Returns how many there were that could have. */

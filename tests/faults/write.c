@@ -76,7 +76,8 @@ int main(int argc, char **argv) {
     static const struct {
         enum shim_fault fault;
         int again;
-    } ways[] = {{SHIM_EIO, 0}, {SHIM_EIO, 1}, {SHIM_ENOSPC, 0}, {SHIM_ENOSPC, 1}, {SHIM_SHORT, 0}, {SHIM_SHORT, 1}, {SHIM_KILL, 0}};
+    } ways[] = {{SHIM_EIO, 0},   {SHIM_EIO, 1},   {SHIM_ENOSPC, 0}, {SHIM_ENOSPC, 1},
+                {SHIM_SHORT, 0}, {SHIM_SHORT, 1}, {SHIM_KILL, 0}};
     int trials = 0, olds = 0, news = 0, left = 0;
     for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
         for (int at = 0, end = BUILT; end != NOTHING_HIT; at++, trials++) {
