@@ -20,10 +20,13 @@ constants() {
   sed -nE 's/^ +(TRTLLM_[A-Z0-9_]+) = ([0-9]+),$/\1 \2/p' "$prefix"/include/trtllm/*.h
 }
 
-# What the headers declare: size and offsets of every struct as a C compiler sees them, and the constants.
+# What the headers declare: size and offsets of every struct as a C compiler sees them, and the constants. The program is
+# generated from the headers by the test of the binary interface.
 declarations() {
-  cc -std=c11 -Itests/capi -I"$prefix/include" tests/capi/layout.c -o "$ffi/layout" -L"$prefix/lib" -ltrtllm &&
-    installed "$ffi/layout" && constants
+  local source=target/tmp/abi/layout-gcc/layout.c
+  [ -e "$source" ] || cargo test --release --locked --quiet --test abi c_and_rust >&2 || return 1
+  cc -std=c11 -I"$prefix/include" "$source" -o "$ffi/layout" -L"$prefix/lib" -ltrtllm || return 1
+  installed "$ffi/layout" | awk '/^trtllm_/ { print $1, $2 }' && constants
 }
 
 # same_declarations COMMAND...: prints them in the same words, in whatever order.
