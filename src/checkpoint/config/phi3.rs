@@ -29,23 +29,18 @@ pub(super) fn read(fields: &Fields) -> Result<ModelConfig> {
 /// Heads may rotate in part, and every frequency may have stretches of its own for short and for long contexts.
 fn rope(fields: &Fields, config: &ModelConfig) -> Result<RopeConfig> {
     let theta = rope::theta(fields, "rope_theta")?.unwrap_or(rope::DEFAULT_THETA);
-    let Some(rope) = rope::parameters(fields)? else {
-        let rotary_dim = rope::rotary_dim(fields, fields, config.head_dim)?;
-        return Ok(RopeConfig { theta, rotary_dim, scaling: RopeScaling::Default });
-    };
-    let theta = rope::theta(&rope, "rope_theta")?.unwrap_or(theta);
-    let rotary_dim = rope::rotary_dim(fields, &rope, config.head_dim)?;
-    let scaling = match rope::kind(&rope)? {
-        None | Some("default") => RopeScaling::Default,
-        // The names that files of the first versions have.
-        Some("longrope" | "su" | "yarn") => {
-            let original = fields.count("original_max_position_embeddings", Some(4096), 2..=MAX_POSITIONS)?;
-            RopeScaling::Long(rope::long(&rope, rotary_dim, config.max_positions, original)?)
+    rope::described(fields, rope::parameters(fields)?.as_ref(), theta, config, |rope, rotary_dim| {
+        match rope::kind(rope)? {
+            None | Some("default") => Ok(RopeScaling::Default),
+            // The names that files of the first versions have.
+            Some("longrope" | "su" | "yarn") => {
+                let original = fields.count("original_max_position_embeddings", Some(4096), 2..=MAX_POSITIONS)?;
+                rope::long(rope, rotary_dim, config.max_positions, original).map(RopeScaling::Long)
+            }
+            Some(other) => {
+                let what = format!("rope type `{other}`");
+                Err(Error::Unsupported { what, why: "this family has default and longrope".into() })
+            }
         }
-        Some(other) => {
-            let what = format!("rope type `{other}`");
-            return Err(Error::Unsupported { what, why: "this family has default and longrope".into() });
-        }
-    };
-    Ok(RopeConfig { theta, rotary_dim, scaling })
+    })
 }

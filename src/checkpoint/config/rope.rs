@@ -71,17 +71,30 @@ pub(super) fn read(fields: &Fields, config: &ModelConfig) -> Result<RopeConfig> 
 
 /// The rope that `rope` describes, or the default one with `theta`, of whole heads.
 pub(super) fn whole(fields: &Fields, rope: Option<&Fields>, theta: f64, config: &ModelConfig) -> Result<RopeConfig> {
+    for place in [Some(fields), rope].into_iter().flatten() {
+        if let Some(part) = partial_factor(place)?.filter(|part| *part < 1.0) {
+            let what = format!("partial_rotary_factor {part}");
+            return Err(Error::Unsupported { what, why: "this family rotates whole heads".into() });
+        }
+    }
+    described(fields, rope, theta, config, |rope, _| scaling(fields, rope, config.max_positions))
+}
+
+/// The rope that `rope` describes, with the scaling that is read from it for so many dimensions that rotate; or the
+/// default one with `theta`.
+pub(super) fn described(
+    fields: &Fields,
+    rope: Option<&Fields>,
+    theta: f64,
+    config: &ModelConfig,
+    scaling: impl FnOnce(&Fields, usize) -> Result<RopeScaling>,
+) -> Result<RopeConfig> {
+    let rotary_dim = rotary_dim(fields, rope.unwrap_or(fields), config.head_dim)?;
     let Some(rope) = rope else {
-        return Ok(RopeConfig { theta, rotary_dim: config.head_dim, scaling: RopeScaling::Default });
+        return Ok(RopeConfig { theta, rotary_dim, scaling: RopeScaling::Default });
     };
     let theta = self::theta(rope, "rope_theta")?.unwrap_or(theta);
-    let mut parts = [partial_factor(fields)?, partial_factor(rope)?].into_iter().flatten();
-    if let Some(part) = parts.find(|part| *part < 1.0) {
-        let what = format!("partial_rotary_factor {part}");
-        return Err(Error::Unsupported { what, why: "this family rotates whole heads".into() });
-    }
-    let scaling = scaling(fields, rope, config.max_positions)?;
-    Ok(RopeConfig { theta, rotary_dim: config.head_dim, scaling })
+    Ok(RopeConfig { theta, rotary_dim, scaling: scaling(rope, rotary_dim)? })
 }
 
 /// As in transformers, a non-empty `rope_scaling` takes the place of `rope_parameters`.
@@ -105,7 +118,7 @@ pub(super) fn kind<'a>(rope: &Fields<'a>) -> Result<Option<&'a str>> {
 }
 
 /// Dimensions of a head that rotate, by the factor in `rope`, or else beside it.
-pub(super) fn rotary_dim(fields: &Fields, rope: &Fields, head_dim: usize) -> Result<usize> {
+fn rotary_dim(fields: &Fields, rope: &Fields, head_dim: usize) -> Result<usize> {
     let (inside, beside) = (partial_factor(rope)?, partial_factor(fields)?);
     let rotary_dim = (head_dim as f64 * inside.or(beside).unwrap_or(1.0)) as usize;
     if rotary_dim == 0 || rotary_dim % 2 == 1 {

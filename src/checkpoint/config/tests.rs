@@ -309,6 +309,7 @@ fn what_is_not_there_is_named() {
         (rope(r#""rope_type": "longrope", "factor": 2"#).map(drop), "rope type `longrope`"),
         (rope(r#""type": "dynamic", "factor": 2"#).map(drop), "rope type `dynamic`"),
         (rope(r#""partial_rotary_factor": 0.5"#).map(drop), "partial_rotary_factor 0.5"),
+        (llama(r#""partial_rotary_factor": 0.5"#).map(drop), "partial_rotary_factor 0.5"),
         (gpt2(r#""add_cross_attention": true"#).map(drop), "add_cross_attention"),
     ];
     for (result, wanted) in table {
