@@ -13,7 +13,7 @@ __device__ __forceinline__ u32 cluster_rank() {
 __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// The same where nothing written needs to be seen, which would be a fence of the whole device. Barriers that were initialised and
+// The same without an order of what was written: that would be a fence of the whole device. Barriers that were initialised and
 // fenced before can be used behind it.
 __device__ __forceinline__ void cluster_sync_relaxed() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");

@@ -115,7 +115,7 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
     report(Phase::Read, 1.0)?;
 
     report(Phase::Network, 0.0)?;
-    let mut graph = models::build(&input.config, &|name: &str| input.weights.shape(name))?;
+    let mut graph = input.graph()?;
     report(Phase::Network, 1.0)?;
 
     report(Phase::Passes, 0.0)?;
@@ -159,9 +159,17 @@ pub fn build(source: &Source, output: &Path, options: &BuildOptions, progress: P
 /// As [`build`].
 pub fn plan(source: &Source, options: &BuildOptions) -> Result<Plan> {
     let input = Input::open(source)?.serving(options.max_positions)?;
-    let mut graph = models::build(&input.config, &|name: &str| input.weights.shape(name))?;
+    let mut graph = input.graph()?;
     passes::run(&mut graph, pass_set(options)?)?;
     Ok(lower_graph(&graph, &input, options)?.plan)
+}
+
+/// The graph of a source, before any pass.
+///
+/// # Errors
+/// What reading the checkpoint or building the network says.
+pub fn network(source: &Source) -> Result<Graph> {
+    Input::open(source)?.graph()
 }
 
 fn pass_set(options: &BuildOptions) -> Result<PassSet> {
@@ -233,6 +241,10 @@ impl Input {
         }
         self.config.served_positions = positions;
         Ok(self)
+    }
+
+    fn graph(&self) -> Result<Graph> {
+        models::build(&self.config, &|name: &str| self.weights.shape(name))
     }
 
     fn checkpoint(path: &Path) -> Result<Self> {

@@ -22,7 +22,7 @@ impl Formats {
     /// `Unsupported` for f32 and int8 on CUDA; `InvalidArgument` naming a KV or head precision that the engine's does not go with.
     pub(super) fn choose(options: &BuildOptions, stored: Option<DType>) -> Result<Self> {
         let (target, precision) = (options.target, options.precision.unwrap_or(natural(options.target, stored)));
-        if target == Target::Cuda && matches!(precision, Precision::F32 | Precision::Int8 | Precision::Int8W8a8) {
+        if !precision.runs_on(target) {
             let why = format!("bf16, f16 and fp8 are there; {precision} engines run on the cpu");
             return Err(Error::Unsupported { what: format!("precision {precision} on {target}"), why });
         }

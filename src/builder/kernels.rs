@@ -41,7 +41,7 @@ pub(super) fn compile(
     let present = driver.as_ref().map(|driver| driver.info().arch);
     let archs = if archs.is_empty() { vec![present.unwrap_or(DEFAULT)] } else { archs.to_vec() };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (store, mut cubins) = (CubinStore::compiling(), Vec::new());
+    let (store, mut cubins, mut built) = (CubinStore::compiling(), Vec::new(), BTreeMap::new());
     let (tactics, tuning) = match driver {
         Some(driver) if tune && archs.contains(&driver.info().arch) => {
             let (tactics, tuning) = measure(&driver, plan, &store, threads, &mut |part| report(TUNING * part))?;
@@ -57,16 +57,12 @@ pub(super) fn compile(
         let compiled = store.get_all_reporting(&specs, arch, threads, &mut |part| {
             report(begin + (1.0 - begin) * (index as f32 + part) / archs.len() as f32)
         })?;
+        let bytes = compiled.iter().map(|cubin| cubin.len()).sum();
+        built.insert(arch.to_string(), Compiled { kernels: specs.len(), bytes });
         cubins.extend(specs.into_iter().zip(compiled).map(|(spec, cubin)| (spec, arch, cubin)));
     }
     let (major, minor) = nvrtc_version()?;
-    let mut compiled: BTreeMap<String, Compiled> = BTreeMap::new();
-    for (_, arch, cubin) in &cubins {
-        let of_arch = compiled.entry(arch.to_string()).or_default();
-        of_arch.kernels += 1;
-        of_arch.bytes += cubin.len();
-    }
-    let record = KernelRecord { compiler: format!("{major}.{minor}"), archs: compiled, tuning };
+    let record = KernelRecord { compiler: format!("{major}.{minor}"), archs: built, tuning };
     let cubins = pack_cubins(&cubins, (major, minor))?;
     let tactics = if tactics.is_empty() { None } else { Some(tactics.to_json()?) };
     Ok(Kernels { cubins, tactics, record })

@@ -15,4 +15,4 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-pub use build::{BuildOptions, Phase, Source, build, plan};
+pub use build::{BuildOptions, Phase, Source, build, network, plan};

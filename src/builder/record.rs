@@ -32,7 +32,7 @@ pub(super) struct KernelRecord {
 }
 
 /// Compiled kernels of one arch.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct Compiled {
     pub(super) kernels: usize,
     pub(super) bytes: usize,

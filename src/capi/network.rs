@@ -1,8 +1,6 @@
 //! The network of a checkpoint: the graph that the compiler starts from, and what its passes make of it, to look at.
 
 use std::ffi::c_char;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +10,8 @@ use super::argument::{TEXT, buffer, name, names, output};
 use super::handle::{self, Handle};
 use super::panic::boundary;
 use super::status::trtllm_status;
-use crate::checkpoint::{Dummy, Folder, MAX_CONFIG_BYTES, ModelConfig, WeightSource};
-use crate::error::{Error, Result};
-use crate::models;
+use crate::builder::{self, Source};
+use crate::error::Result;
 use crate::network::Graph;
 use crate::passes::{self, PassSet};
 
@@ -116,15 +113,9 @@ pub unsafe extern "C" fn trtllm_network_dot(
 
 /// The graph of a folder, or of a lone `config.json`, for which a checkpoint of the right shape is imagined.
 fn graph(path: &Path) -> Result<Graph> {
-    if path.is_dir() {
-        let folder = Folder::open(path)?;
-        let config = ModelConfig::parse(&folder.config, folder.generation_config.as_deref())?;
-        return models::build(&config, &|name: &str| folder.shape(name));
-    }
-    let io = |error: std::io::Error| Error::io(path.display().to_string(), &error);
-    let mut json = Vec::new();
-    File::open(path).map_err(io)?.take(MAX_CONFIG_BYTES as u64 + 1).read_to_end(&mut json).map_err(io)?;
-    let config = ModelConfig::parse(&json, None)?;
-    let imagined = Dummy::new(models::wanted_tensors(&config)?, 0);
-    models::build(&config, &|name: &str| imagined.shape(name))
+    let source = match path.is_dir() {
+        true => Source::Checkpoint(path.to_path_buf()),
+        false => Source::Dummy { config: path.to_path_buf(), seed: 0 },
+    };
+    builder::network(&source)
 }

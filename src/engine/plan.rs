@@ -64,6 +64,12 @@ impl Precision {
             other => other.matrix(),
         }
     }
+
+    /// Whether a target has kernels for it.
+    #[must_use]
+    pub fn runs_on(self, target: Target) -> bool {
+        target == Target::Cpu || matches!(self, Precision::Bf16 | Precision::F16 | Precision::Fp8)
+    }
 }
 
 impl std::fmt::Display for Precision {

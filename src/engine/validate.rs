@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::signature::check_signature;
 use super::{
-    BLOCK_TOKENS, Granularity, KvGroup, Packing, Plan, Precision, Rows, ScaleSpec, Step, Target, Value, View,
-    WeightSpec, value_dtype,
+    BLOCK_TOKENS, Granularity, KvGroup, Packing, Plan, Rows, ScaleSpec, Step, Target, Value, View, WeightSpec,
+    value_dtype,
 };
 use crate::error::{Error, Result};
 use crate::types::{DType, Op};
@@ -42,11 +42,9 @@ impl Plan {
         if extents.iter().any(|extent| *extent == 0 || *extent >= MOST) {
             return Err(corrupt("model", "an extent is zero or too large"));
         }
-        match (self.target, self.precision) {
-            (Target::Cuda, precision @ (Precision::F32 | Precision::Int8 | Precision::Int8W8a8)) => {
-                Err(corrupt("precision", format!("a plan for cuda is not {precision}")))
-            }
-            _ => Ok(()),
+        match self.precision.runs_on(self.target) {
+            true => Ok(()),
+            false => Err(corrupt("precision", format!("a plan for {} is not {}", self.target, self.precision))),
         }
     }
 

@@ -24,12 +24,14 @@ pub(super) struct Design {
 }
 
 /// Modules of the norms around the two parts of a layer.
+#[derive(Clone, Copy)]
 pub(super) struct Norms {
     pub attention: Around,
     pub mlp: Around,
 }
 
 /// Modules that norm what goes into a part, and what comes from it before it joins the residual stream.
+#[derive(Clone, Copy)]
 pub(super) struct Around {
     pub before: &'static str,
     pub after: Option<&'static str>,
@@ -124,17 +126,16 @@ impl Gated<'_> {
 
     fn layer(&mut self, layer: usize, hidden: ValueId, angles: (ValueId, usize)) -> Result<ValueId> {
         let name = |role: &str| format!("layers.{layer}.{role}");
-        let Norms { attention, mlp } = &self.design.norms;
-        let [(attention, after_attention), (mlp, after_mlp)] = [attention, mlp].map(|norm| (norm.before, norm.after));
+        let Norms { attention, mlp } = self.design.norms;
 
-        let normed = self.norm(hidden, &name(attention), name("attention_norm"))?;
+        let normed = self.norm(hidden, &name(attention.before), name("attention_norm"))?;
         let attended = self.attention(layer, normed, angles)?;
-        let attended = self.norm_after(attended, after_attention.map(name), name("attended"))?;
+        let attended = self.norm_after(attended, attention.after.map(name), name("attended"))?;
         let hidden = self.decoder.add(hidden, attended, name("attention_sum"))?;
 
-        let normed = self.norm(hidden, &name(mlp), name("mlp_norm"))?;
+        let normed = self.norm(hidden, &name(mlp.before), name("mlp_norm"))?;
         let fed = self.mlp(layer, normed)?;
-        let fed = self.norm_after(fed, after_mlp.map(name), name("fed"))?;
+        let fed = self.norm_after(fed, mlp.after.map(name), name("fed"))?;
         self.decoder.add(hidden, fed, name("mlp_sum"))
     }
 

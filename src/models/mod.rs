@@ -6,7 +6,7 @@
 //!    it the forms of rotary parameters. What a model of the family may have and this library has not is refused there by name.
 //! 2. `models/FAMILY.rs` has one function `build(config, tensors) -> Graph`. A decoder with RMS norms, rotary positions and a
 //!    gated feed-forward layer is a [`Design`](gated::Design): the file says where it differs from the plain one (which norms
-//!    there are, what their gains are stored as, how embeddings are scaled); windows, caps, rope and scales come from
+//!    there are, what their gains are stored as, where projections lie, how embeddings are scaled); windows, caps, rope and scales come from
 //!    the configuration. Any other decoder asks [`Tensors`] for every weight with the shape it must have and is made
 //!    of the parts in `block.rs`, as `gpt2.rs` shows: basic operations alone, because fusing them is the passes' work, which
 //!    recognise them by their shape in the graph.
@@ -14,8 +14,8 @@
 //!    weight that the graph needs; no operation and no backend knows of it.
 //! 4. List the function in `registry.rs`, its configuration in the lists of `registry/tests.rs`, and a small configuration in
 //!    `tests/networks.rs` for its printed graph.
-//! 5. List a checkpoint in `tests/golden/fixtures.py` with the parts that its logits must notice, run `make.py FAMILY`
-//!    there, and list its folder in `tests/golden.rs` and in the README there.
+//! 5. List a checkpoint in `tests/golden/fixtures.py` with the parts that its logits must notice, run `make.py NAME`
+//!    there, and list its folder in `tests/golden.rs`, `tests/cuda/golden.rs` and the README there.
 //!
 //! Values are named `layers.N.ROLE` (`layers.0.q`); a node has the name of its result.
 

@@ -136,12 +136,11 @@ macro_rules! tiles {
 /// widened weights; every function gets the attributes.
 macro_rules! compiled {
     ($attributes:tt, $vector:ty, f32: $f32:expr, bf16: $bf16:expr, int8: $int8:expr, w8a8: $w8a8:expr, widened: $widened:expr) => {{
-        use $crate::backend::cpu::{attend, cache, compiled::widened, expand, finish, pack, quantize, rows};
+        use $crate::backend::cpu::{attend, cache, compiled::widened, expand, finish, pack, quantize, rows, tile};
         $crate::backend::cpu::compiled::attributed! { $attributes
-            #[allow(dead_code, reason = "dot products take pairs of bf16 as they are")]
             unsafe fn expand_bf16(block: &expand::Expand) {
             // SAFETY: the caller's.
-            unsafe { expand::expand_bf16::<$vector>(block) }
+            unsafe { expand::expand_narrow::<tile::Pairs<$vector>>(block) }
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand_f16(block: &expand::Expand) {
             // SAFETY: the caller's.
@@ -153,7 +152,7 @@ macro_rules! compiled {
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn expand_i8(block: &expand::Expand) {
             // SAFETY: the caller's.
-            unsafe { expand::expand_i8::<$vector>(block) }
+            unsafe { expand::expand_narrow::<tile::Fours<$vector>>(block) }
         } }
         $crate::backend::cpu::compiled::attributed! { $attributes unsafe fn quantize(rows: &quantize::Quantize) {
             // SAFETY: the caller's.

@@ -1,6 +1,7 @@
 //! Widening of a block of a weight panel to f32, so that a sweep multiplies what every engine multiplies: each element times
-//! its scale, rounded once.
+//! its scale, rounded once; the scales of integers are left to the sums.
 
+use super::tile::Narrow;
 use super::vector::{LANES, Vector};
 use crate::engine::PANEL;
 use crate::types::{e4m3, f16};
@@ -17,19 +18,24 @@ pub(super) struct Expand {
     pub out: *mut f32,
 }
 
-/// Pairs of bf16.
+/// Elements that are widened as tiles widen them: pairs of bf16, or fours of i8.
 ///
 /// # Safety
-/// See [`Vector`]; both ends are valid for the extents stated.
+/// See [`Narrow`]; both ends are valid for the extents stated.
 #[inline(always)]
-pub(super) unsafe fn expand_bf16<V: Vector>(expand: &Expand) {
+pub(super) unsafe fn expand_narrow<N: Narrow>(expand: &Expand) {
     // SAFETY: the caller's.
     unsafe {
-        for pair in 0..expand.words {
+        for word in 0..expand.words {
             for at in (0..PANEL).step_by(LANES) {
-                let from = expand.panel.add(pair * PANEL + at);
-                V::load_low(from).store(expand.out.add(2 * pair * PANEL + at));
-                V::load_high(from).store(expand.out.add((2 * pair + 1) * PANEL + at));
+                let from = expand.panel.add(word * PANEL + at);
+                let out = expand.out.add(N::PARTS * word * PANEL + at);
+                N::load::<0>(from).store(out);
+                N::load::<1>(from).store(out.add(PANEL));
+                if N::PARTS == 4 {
+                    N::load::<2>(from).store(out.add(2 * PANEL));
+                    N::load::<3>(from).store(out.add(3 * PANEL));
+                }
             }
         }
     }
@@ -38,7 +44,7 @@ pub(super) unsafe fn expand_bf16<V: Vector>(expand: &Expand) {
 /// Pairs of f16.
 ///
 /// # Safety
-/// As [`expand_bf16`].
+/// As [`expand_narrow`].
 #[inline(always)]
 pub(super) unsafe fn expand_f16(expand: &Expand) {
     // SAFETY: the caller's.
@@ -48,7 +54,7 @@ pub(super) unsafe fn expand_f16(expand: &Expand) {
 /// Fours of e4m3 codes, multiplied by their rows' scales.
 ///
 /// # Safety
-/// As [`expand_bf16`]; there are scales.
+/// As [`expand_narrow`]; there are scales.
 #[inline(always)]
 pub(super) unsafe fn expand_e4m3<V: Vector>(expand: &Expand) {
     // SAFETY: the caller's; what was just written is multiplied.
@@ -63,29 +69,8 @@ pub(super) unsafe fn expand_e4m3<V: Vector>(expand: &Expand) {
     }
 }
 
-/// Fours of i8 codes, whose scales multiply the sums.
-///
 /// # Safety
-/// As [`expand_bf16`].
-#[inline(always)]
-pub(super) unsafe fn expand_i8<V: Vector>(expand: &Expand) {
-    // SAFETY: the caller's.
-    unsafe {
-        for word in 0..expand.words {
-            for at in (0..PANEL).step_by(LANES) {
-                let from = expand.panel.add(word * PANEL + at);
-                let out = expand.out.add(4 * word * PANEL + at);
-                V::load_byte::<0>(from).store(out);
-                V::load_byte::<1>(from).store(out.add(PANEL));
-                V::load_byte::<2>(from).store(out.add(2 * PANEL));
-                V::load_byte::<3>(from).store(out.add(3 * PANEL));
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As [`expand_bf16`].
+/// As [`expand_narrow`].
 #[inline(always)]
 unsafe fn widen<const PARTS: usize>(expand: &Expand, value: impl Fn(u32, usize) -> f32) {
     for word in 0..expand.words {

@@ -19,7 +19,7 @@ use super::tile::{AHEAD_BYTES, Tile, TileCall};
 use crate::backend::{Batch, Kernel};
 use crate::engine::PANEL;
 use crate::error::Result;
-use crate::types::{Activation, DType};
+use crate::types::Activation;
 
 /// Multiplications below which work is not worth another thread.
 const GRAIN: usize = 64 * 1024;
@@ -53,7 +53,8 @@ impl MatMul {
     ) -> Result<Self> {
         let (input, output) = ends(operands)?;
         let first = factor(operands, 0, bias.then_some(1), &input, &output)?;
-        MatMul { products: &team.compiled.f32, team, input, output, first, up: None, activation }.choose(operands)
+        let products = products(&team, operands, &first.panels)?;
+        Ok(MatMul { team, input, output, first, up: None, activation, products })
     }
 
     pub(super) fn gated(team: Arc<Team>, operands: &Operands<'_>, bias: bool, activation: Activation) -> Result<Self> {
@@ -63,19 +64,20 @@ impl MatMul {
         if first.panels.dtype != up.panels.dtype {
             return Err(operands.unsupported("its two weights have different dtypes"));
         }
+        let products = products(&team, operands, &first.panels)?;
         let (up, activation) = (Some(up), Some(activation));
-        MatMul { products: &team.compiled.f32, team, input, output, first, up, activation }.choose(operands)
+        Ok(MatMul { team, input, output, first, up, activation, products })
     }
+}
 
-    /// With the products for its weights.
-    fn choose(self, operands: &Operands<'_>) -> Result<Self> {
-        let Panels { dtype, k, .. } = self.first.panels;
-        let products = self.team.compiled.products(dtype, operands.precision());
-        if products.activations == Activations::Bytes && k > MOST_COLUMNS {
-            return Err(operands.unsupported(format!("sums of {k} integer products overflow; {MOST_COLUMNS} fit")));
-        }
-        Ok(MatMul { products, ..self })
+/// The products for such weights.
+fn products(team: &Team, operands: &Operands<'_>, panels: &Panels) -> Result<&'static Products> {
+    let Panels { dtype, k, .. } = *panels;
+    let products = team.compiled.products(dtype, operands.precision());
+    if products.activations == Activations::Bytes && k > MOST_COLUMNS {
+        return Err(operands.unsupported(format!("sums of {k} integer products overflow; {MOST_COLUMNS} fit")));
     }
+    Ok(products)
 }
 
 fn ends(operands: &Operands<'_>) -> Result<(Matrix, Matrix)> {
@@ -284,12 +286,9 @@ impl MatMul {
     /// # Safety
     /// As [`MatMul::unit`]; the sums are those of `rows` rows from `start` and of that panel.
     unsafe fn rescale(&self, pass: &Pass, weights: &Panels, panel: usize, start: usize, rows: usize, sums: *mut f32) {
-        if weights.dtype != DType::I8 {
-            return;
-        }
         // SAFETY: the caller's.
         unsafe {
-            let Some(scales) = weights.row_scales(panel) else { return };
+            let Some(scales) = weights.scales_of_sums(panel) else { return };
             (self.team.compiled.rescale)(&Rescale { sums, rows, scales: &scales, activations: pass.scales(start) });
         }
     }

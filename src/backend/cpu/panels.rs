@@ -59,12 +59,14 @@ impl Panels {
         elements: usize,
         out: *mut f32,
     ) {
-        let step = if self.scales.is_some() { SCALE_BLOCK } else { elements };
+        let scales = self.scales.filter(|_| !self.scales_sums());
+        let by_block = scales.is_some_and(|scales| scales.granularity == Granularity::Block);
+        let step = if by_block { SCALE_BLOCK } else { elements };
         for start in (0..elements).step_by(step) {
             let count = step.min(elements - start);
             // SAFETY: the caller's; the columns lie within the panel.
             unsafe {
-                let scales = self.scales.map(|scales| self.scales_at(scales, panel, from + start));
+                let scales = scales.map(|scales| self.scales_at(scales, panel, from + start));
                 expand(&Expand {
                     panel: self.panel(panel).add((from + start) / self.elements_per_word() * PANEL),
                     words: count.div_ceil(self.elements_per_word()),
@@ -75,13 +77,19 @@ impl Panels {
         }
     }
 
-    /// Scales of a panel's rows, of a matrix that has one for each row.
+    /// Whether scales multiply sums instead of elements.
+    fn scales_sums(&self) -> bool {
+        self.dtype == DType::I8
+    }
+
+    /// Scales of the sums of a panel's rows; none where elements are scaled already, or have no scales.
     ///
     /// # Safety
     /// As [`Panels::expand`].
-    pub(super) unsafe fn row_scales(&self, panel: usize) -> Option<[f32; PANEL]> {
+    pub(super) unsafe fn scales_of_sums(&self, panel: usize) -> Option<[f32; PANEL]> {
+        let scales = self.scales.filter(|_| self.scales_sums());
         // SAFETY: the caller's.
-        self.scales.map(|scales| unsafe { self.scales_at(scales, panel, 0) })
+        scales.map(|scales| unsafe { self.scales_at(scales, panel, 0) })
     }
 
     /// Scales of a panel's rows in the block of columns around `column`; rows that do not exist get any.

@@ -1,7 +1,8 @@
 //! The innermost loops of matrix products: tiles of activations rows times weight panels.
 //!
 //! Every output element is one chain of accumulations over k from 0 up, the same whatever the height of the tile, the
-//! number of panels beside each other, or how k is cut into blocks: partial sums are kept as f32 in `sums`.
+//! number of panels beside each other, or how k is cut into blocks: partial sums are kept in `sums`, as f32, or as integers where bytes are
+//! multiplied.
 
 #![allow(clippy::needless_range_loop, reason = "one index runs over several arrays of registers and addresses")]
 
@@ -13,7 +14,7 @@ use crate::engine::PANEL;
 /// One call of a tile of `height` rows (the tile function's own constant).
 #[derive(Clone, Copy)]
 pub(super) struct TileCall {
-    /// Words of each activation row: elements, or pairs of bf16 for a dot product.
+    /// Words of each activation row: elements, or pairs of bf16 or fours of bytes for a dot product.
     pub words: usize,
     /// Packed activations, `[words][height]`.
     pub activations: *const f32,
@@ -192,7 +193,8 @@ pub(super) unsafe fn widen<
                 }
             }
             let (a, rest) = (call.activations.add(N::PARTS * whole * HEIGHT), call.words % N::PARTS);
-            let words = weights.map(|weights| weights.add(whole * PANEL));
+            // Without a rest this may lie beyond the weight, and is not looked at.
+            let words = weights.map(|weights| weights.wrapping_add(whole * PANEL));
             if rest > 0 {
                 part::<N, 0, HEIGHT, WIDTH>(&mut sums, a, &words);
             }

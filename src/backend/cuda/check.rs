@@ -1,7 +1,7 @@
 //! What the kernels ask of a plan and of a session's limits beyond what every plan keeps: a file may say anything.
 
 use super::attention::tile_tokens;
-use crate::engine::{BLOCK_TOKENS, Limits, Plan, Rows, Step};
+use crate::engine::{BLOCK_TOKENS, Limits, Plan, Rows, Step, Target};
 use crate::error::{Error, Result};
 use crate::types::{DType, Op};
 
@@ -13,10 +13,11 @@ const GENERIC_ROWS: usize = 4;
 const VECTOR: usize = 8;
 
 /// # Errors
-/// `Corrupt` for a plan without fitting logits, `Unsupported` for f32 or naming a weight or a value that no kernel reads.
+/// `Corrupt` for a plan without fitting logits, `Unsupported` for another precision or naming a weight or a value that no kernel reads.
 pub fn plan(plan: &Plan) -> Result<()> {
-    if plan.precision.base() == DType::F32 {
-        return Err(Error::Unsupported { what: "precision f32".into(), why: "kernels compute in 16 bits".into() });
+    if !plan.precision.runs_on(Target::Cuda) {
+        let what = format!("precision {}", plan.precision);
+        return Err(Error::Unsupported { what, why: "kernels compute in 16 bits and fp8".into() });
     }
     logits(plan)?;
     plan.steps.iter().try_for_each(|step| weights(plan, step).and_then(|()| views(plan, step)))

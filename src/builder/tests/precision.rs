@@ -1,6 +1,20 @@
 use super::*;
 use crate::engine::Target;
 
+/// An engine's codes are the checkpoint's rows with their largest element at `most`, rounded.
+fn rounded_by_row(checkpoint: &Checkpoint, engine: &Engine, most: f32, round: impl Fn(f32) -> f32) {
+    let plan = engine.plan();
+    let stored = all_of(&checkpoint.weights, "model.layers.1.mlp.down_proj.weight");
+    let (down, codes) = weight(engine, "layers.1.down", 0);
+    let scales = down.scale.expect("it is quantised").weight;
+    let scales = unpack(&plan.weights[scales], engine.weight(scales));
+    for (index, (value, code)) in stored.iter().zip(&codes).enumerate() {
+        let (scale, row) = (scales[index / 100], &stored[index / 100 * 100..][..100]);
+        assert_eq!(scale, row.iter().fold(0.0f32, |largest, x| largest.max(x.abs())) / most);
+        assert_eq!(*code, round(value / scale));
+    }
+}
+
 #[test]
 fn fp8_weights_are_the_checkpoints_rounded_by_row() {
     let checkpoint = Checkpoint::new(UNTIED, DType::F32);
@@ -13,15 +27,7 @@ fn fp8_weights_are_the_checkpoints_rounded_by_row() {
     for weight in &plan.weights {
         assert_eq!(weight.dtype == DType::E4M3, weight.scale.is_some());
     }
-    let stored = all_of(&checkpoint.weights, "model.layers.1.mlp.down_proj.weight");
-    let (down, codes) = weight(&engine, "layers.1.down", 0);
-    let scales = down.scale.expect("it is quantised").weight;
-    let scales = unpack(&plan.weights[scales], engine.weight(scales));
-    for (index, (value, code)) in stored.iter().zip(&codes).enumerate() {
-        let (scale, row) = (scales[index / 100], &stored[index / 100 * 100..][..100]);
-        assert_eq!(scale, row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 448.0);
-        assert_eq!(*code, e4m3::decode(e4m3::encode(value / scale)));
-    }
+    rounded_by_row(&checkpoint, &engine, 448.0, |x| e4m3::decode(e4m3::encode(x)));
 }
 
 #[test]
@@ -38,15 +44,7 @@ fn int8_weights_are_the_checkpoints_rounded_by_row() {
         for weight in &plan.weights {
             assert_eq!(weight.dtype == DType::I8, weight.scale.is_some());
         }
-        let stored = all_of(&checkpoint.weights, "model.layers.1.mlp.down_proj.weight");
-        let (down, codes) = weight(&engine, "layers.1.down", 0);
-        let scales = down.scale.expect("it is quantised").weight;
-        let scales = unpack(&plan.weights[scales], engine.weight(scales));
-        for (index, (value, code)) in stored.iter().zip(&codes).enumerate() {
-            let (scale, row) = (scales[index / 100], &stored[index / 100 * 100..][..100]);
-            assert_eq!(scale, row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0);
-            assert_eq!(*code, (value / scale).round_ties_even());
-        }
+        rounded_by_row(&checkpoint, &engine, 127.0, f32::round_ties_even);
         let narrow = checkpoint.build(&BuildOptions { head_precision: Some(precision), ..options });
         assert_eq!(narrow.plan().head().map(|head| head.dtype), Some(DType::I8));
     }
