@@ -62,10 +62,7 @@ typedef struct {
     size_t token_count;
     /** One entry for each new token when log-probabilities were asked for, otherwise NULL. */
     const trtllm_token_logprob *logprobs;
-    /**
-     * `top_logprobs_per_token` entries for each new token, most likely first. Where a token has fewer, the rest have
-     * token 4294967295 and minus infinity.
-     */
+    /** `top_logprobs_per_token` entries for each new token, most likely first. */
     const trtllm_token_logprob *top_logprobs;
     size_t top_logprobs_per_token;
     /** Logits of the prompt, a row of vocabulary size per prompt token: once per request, when asked for. */

@@ -224,12 +224,12 @@ fn engines(world: &World, called: &mut Called) {
         builder::trtllm_build_config { disabled_passes: names.as_ptr(), disabled_pass_count: 1, ..Default::default() };
     call!(called, out => builder::trtllm_build_config_init(size_of_val(&build_config), out.first()));
     call!(called, out => builder::trtllm_build(checkpoint, world.other_path.as_ptr(), &build_config));
-    call!(called, out => engine::trtllm_engine_config_init(32, out.first()));
+    call!(called, out => engine::trtllm_engine_config_init(size_of::<engine::trtllm_engine_config>(), out.first()));
     let engine = call!(called, out => engine::trtllm_engine_load(path, &engine_config, out.first())).handle();
     // SAFETY: a living handle.
     ok(unsafe { engine::trtllm_engine_destroy(engine) });
-    call!(called, out => engine::trtllm_engine_get_info(handle, 80, out.first()));
-    call!(called, out => engine::trtllm_engine_get_sampling(handle, 64, out.first()));
+    call!(called, out => engine::trtllm_engine_get_info(handle, size_of::<engine::trtllm_engine_info>(), out.first()));
+    call!(called, out => engine::trtllm_engine_get_sampling(handle, size_of::<sampling::trtllm_sampling>(), out.first()));
     call!(called, out => engine::trtllm_engine_inspect(handle, ptr::null_mut(), 0, out.first()));
     call!(called, out => engine::trtllm_engine_inspect_file(path, ptr::null_mut(), 0, out.first()));
     destroy!(called, engine::trtllm_engine_destroy, {
@@ -244,7 +244,7 @@ fn executors(world: &World, called: &mut Called) {
     let (handle, request) = (world.executor, world.request);
     let config = executor::trtllm_executor_config { isa: c"portable".as_ptr(), threads: 1, ..Default::default() };
     let sampling = sampling::trtllm_sampling { max_tokens: 1, ..Default::default() };
-    call!(called, out => executor::trtllm_executor_config_init(72, out.first()));
+    call!(called, out => executor::trtllm_executor_config_init(size_of::<executor::trtllm_executor_config>(), out.first()));
     let executor = call!(called, out => executor::trtllm_executor_create(world.engine, &config, out.first())).handle();
     call!(called, out => executor::trtllm_executor_shutdown(executor));
     // SAFETY: a living handle.
@@ -281,7 +281,7 @@ fn executors(world: &World, called: &mut Called) {
         |_| (),
     );
     call!(called, out => executor::trtllm_executor_check_health(handle));
-    call!(called, out => executor::trtllm_executor_get_stats(handle, 176, out.first()));
+    call!(called, out => executor::trtllm_executor_get_stats(handle, size_of::<executor::trtllm_executor_stats>(), out.first()));
     call!(called, out => executor::trtllm_executor_stats_json(handle, out.first(), SECOND, out.second()));
     call!(called, out => executor::trtllm_executor_iterations_json(handle, ptr::null_mut(), 0, out.first()));
 }
@@ -337,7 +337,7 @@ fn requests(called: &mut Called) {
     call!(called, out => request::trtllm_request_set_time_limit(handle, 1));
     call!(called, out => request::trtllm_request_set_salt(handle, text.cast(), 3));
     call!(called, out => request::trtllm_request_set_return_logits(handle, 1, 1));
-    call!(called, out => sampling::trtllm_sampling_init(64, out.first()));
+    call!(called, out => sampling::trtllm_sampling_init(size_of::<sampling::trtllm_sampling>(), out.first()));
     let frees = AtomicUsize::new(0);
     let user_data = (&raw const frees).cast_mut().cast();
     call!(called, out => request::trtllm_request_set_callback(handle, Some(hear), user_data, Some(count)));
@@ -356,8 +356,8 @@ unsafe extern "C" fn count(user_data: *mut c_void) {
 
 fn responses(world: &World, called: &mut Called) {
     let handle = world.response(world.submitted());
-    call!(called, out => response::trtllm_response_get(handle, 120, out.first()));
-    call!(called, out => response::trtllm_response_get_stats(handle, 56, out.first()));
+    call!(called, out => response::trtllm_response_get(handle, size_of::<response::trtllm_response_view>(), out.first()));
+    call!(called, out => response::trtllm_response_get_stats(handle, size_of::<response::trtllm_request_stats>(), out.first()));
     call!(called, out => response::trtllm_response_stats_json(handle, out.first::<c_char>(), SECOND, out.second()));
     // SAFETY: a living handle.
     ok(unsafe { response::trtllm_response_destroy(handle) });

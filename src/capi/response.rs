@@ -80,8 +80,7 @@ pub struct trtllm_response_view {
     pub token_count: usize,
     /// One entry for each new token when log-probabilities were asked for, otherwise NULL.
     pub logprobs: *const trtllm_token_logprob,
-    /// `top_logprobs_per_token` entries for each new token, most likely first. Where a token has fewer, the rest have
-    /// token 4294967295 and minus infinity.
+    /// `top_logprobs_per_token` entries for each new token, most likely first.
     pub top_logprobs: *const trtllm_token_logprob,
     pub top_logprobs_per_token: usize,
     /// Logits of the prompt, a row of vocabulary size per prompt token: once per request, when asked for.
@@ -172,7 +171,7 @@ const _: () = assert!(
 
 impl Delivered {
     pub(super) fn new(mut response: Response) -> Self {
-        // The executor leaves room for the NUL.
+        // Where there is text the executor left room for the NUL.
         let mut text = std::mem::take(&mut response.text);
         text.push('\0');
         let mut error_message = response.error.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::executor::FinishReason;
+use crate::executor::seeded::random::mix;
 use crate::sampling::{Sampler, SamplingParams, Scratch};
 
 pub(super) const VOCAB: usize = 24;
@@ -12,12 +13,6 @@ pub(super) const POISON: u32 = 22;
 
 pub(super) fn first_seen(position: usize, window: Option<usize>) -> usize {
     window.map_or(0, |w| (position + 1).saturating_sub(w))
-}
-
-pub(super) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 pub(super) const NAN_CELL: u64 = u64::MAX;

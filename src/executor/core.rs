@@ -59,6 +59,11 @@ impl Core {
         self.ledger.add(job, now, out);
     }
 
+    /// Responses whose memory is kept.
+    pub(super) fn blanks(&self) -> usize {
+        self.ledger.blanks()
+    }
+
     /// Takes memory back that clients have no more use for.
     pub(super) fn recycle(&mut self, blanks: &mut Vec<Delta>) {
         self.ledger.recycle(blanks);
@@ -83,7 +88,7 @@ impl Core {
         self.ledger.expire(now, out);
         let outcome = self.turn(now, out);
         if let Err(error @ Error::DeviceLost { .. }) = &outcome {
-            self.flights.clear();
+            self.plans.extend(self.flights.drain(..).map(|flight| flight.plan));
             self.ledger.fail_all(error, now, out);
         }
         self.refresh_stats();
@@ -102,14 +107,20 @@ impl Core {
             return Ok(None);
         }
         match self.flights.pop_front() {
-            Some(flight) => self.collect(&flight, out).map(|time| Some((flight, time))),
+            Some(flight) => match self.collect(&flight, out) {
+                Ok(time) => Ok(Some((flight, time))),
+                Err(error) => {
+                    self.plans.push(flight.plan);
+                    Err(error)
+                }
+            },
             None => self.check_idle(now, out).map(|()| None),
         }
     }
 
     /// Plans a step and launches it; false when there is nothing to compute.
     fn launch(&mut self, now: Instant, out: &mut Vec<Response>) -> Result<bool> {
-        let mut plan = self.plans.pop().unwrap_or_default();
+        let mut plan = self.plans.pop().expect("a plan for each flight and one more");
         self.ledger.scheduler.plan(&mut plan);
         self.ledger.note_plan(&plan, now);
         if plan.rows.is_empty() {
@@ -207,6 +218,7 @@ impl Core {
     /// Checks the cache's bookkeeping.
     #[cfg(test)]
     pub(super) fn verify(&self) {
+        assert_eq!(self.plans.len() + self.flights.len(), self.depth + 1, "a plan was lost");
         self.ledger.scheduler.kv().verify().expect("the cache is consistent");
     }
 }

@@ -87,17 +87,14 @@ impl Exchange {
     /// # Errors
     /// `OutOfMemory`.
     pub(super) fn new(capacity: usize, mailbox_limit: usize, blanks: usize, stats: ExecutorStats) -> Result<Self> {
-        let mut iterations = VecDeque::new();
-        let history = ITERATION_HISTORY * size_of::<IterationStats>();
-        iterations.try_reserve(ITERATION_HISTORY).map_err(|_| Error::out_of_memory("iterations", history))?;
         let state = State {
             phase: Phase::Open,
-            inbox: Inbox::new(0)?,
-            mail: Mailroom::new(mailbox_limit, blanks)?,
+            inbox: Inbox::new(blanks)?,
+            mail: Mailroom::new(mailbox_limit),
             broken: None,
             fault: None,
             stats,
-            iterations,
+            iterations: heap::deque(ITERATION_HISTORY, "iterations")?,
         };
         let (work, arrived, calls) = (Condvar::new(), Condvar::new(), Condvar::new());
         Ok(Self { state: Mutex::new(state), work, arrived, calls, capacity })
@@ -141,7 +138,7 @@ impl Exchange {
         let mut late = false;
         loop {
             let responses = match filter {
-                Some(id) => state.mail.take_of(id, most)?,
+                Some(id) => state.take_of(id, most)?,
                 None => state.take_any(most)?,
             };
             if !responses.is_empty() {
@@ -164,12 +161,11 @@ impl Exchange {
         while idle && state.inbox.is_empty() && state.phase == Phase::Open {
             self.work.wait(&mut state);
         }
-        std::mem::swap(&mut state.inbox.jobs, &mut inbox.jobs);
-        std::mem::swap(&mut state.inbox.cancels, &mut inbox.cancels);
-        if state.inbox.responses.capacity() > inbox.responses.capacity() {
+        std::mem::swap(&mut state.inbox, inbox);
+        // The loop has the longer list.
+        if inbox.responses.capacity() < state.inbox.responses.capacity() {
             std::mem::swap(&mut state.inbox.responses, &mut inbox.responses);
         }
-        state.mail.swap_blanks(&mut inbox.blanks);
         state.phase == Phase::Open
     }
 
@@ -208,7 +204,7 @@ impl Exchange {
     pub(super) fn next_call(&self) -> Option<Call> {
         let mut state = self.state.lock();
         loop {
-            if let Some(call) = state.mail.next_call() {
+            if let Some(call) = state.next_call() {
                 return Some(call);
             }
             if state.phase == Phase::Closed {
@@ -221,7 +217,7 @@ impl Exchange {
     /// A callback to call, if there is one now.
     #[cfg(test)]
     pub(super) fn poll_call(&self) -> Option<Call> {
-        self.state.lock().mail.next_call()
+        self.state.lock().next_call()
     }
 
     /// Puts a callback back after its call, or gives it up for good when its request is over.
@@ -265,7 +261,10 @@ impl Exchange {
     /// # Errors
     /// `OutOfMemory`; they stay then.
     pub(super) fn take_iterations(&self) -> Result<Vec<IterationStats>> {
-        heap::collect(self.state.lock().iterations.drain(..), "iterations")
+        let mut state = self.state.lock();
+        let mut taken = heap::vector(state.iterations.len(), "iterations")?;
+        taken.extend(state.iterations.drain(..));
+        Ok(taken)
     }
 
     fn wake(&self, state: MutexGuard<State>) {
@@ -328,9 +327,18 @@ impl State {
         }
     }
 
+    /// Responses of one request, maybe none.
+    fn take_of(&mut self, id: RequestId, most: usize) -> Result<Vec<Response>> {
+        self.mail.take_of(id, most, &mut self.inbox.blanks)
+    }
+
+    fn next_call(&mut self) -> Option<Call> {
+        self.mail.next_call(&mut self.inbox.blanks)
+    }
+
     /// Responses of any request, maybe none; an error once nothing more will come.
     fn take_any(&mut self, most: usize) -> Result<Vec<Response>> {
-        let responses = self.mail.take_any(most)?;
+        let responses = self.mail.take_any(most, &mut self.inbox.blanks)?;
         if responses.is_empty() && self.phase == Phase::Closed {
             self.check_open()?;
         }

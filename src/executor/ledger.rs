@@ -44,6 +44,11 @@ impl Ledger {
         })
     }
 
+    /// Responses whose memory is kept.
+    pub(super) fn blanks(&self) -> usize {
+        self.blanks.capacity()
+    }
+
     /// Takes memory back that clients have no more use for.
     pub(super) fn recycle(&mut self, blanks: &mut Vec<Delta>) {
         let room = self.blanks.capacity() - self.blanks.len();

@@ -45,8 +45,7 @@ impl Mailbox {
     /// # Errors
     /// `OutOfMemory`.
     pub(super) fn new(receiver: Receiver, limit: usize, places: usize) -> Result<Self> {
-        let mut responses = VecDeque::new();
-        responses.try_reserve(places).map_err(|_| Error::out_of_memory("responses", places * size_of::<Response>()))?;
+        let responses = heap::deque(places, "responses")?;
         Ok(Self { receiver, cancelled: false, responses, limit, places, complete: false })
     }
 

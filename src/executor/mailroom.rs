@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::executor::mailbox::{Callback, Mailbox, Receiver};
 use crate::executor::output::Delta;
 use crate::executor::{FinishReason, RequestId, Response};
-use crate::types::heap;
 
 /// A callback with what it is to be called with.
 pub(super) struct Call {
@@ -22,23 +21,12 @@ pub(super) struct Mailroom {
     /// Whose turn it was last, so that nobody starves.
     served: RequestId,
     mailbox_limit: usize,
-    /// Memory of responses that were delivered, for the loop.
-    blanks: Vec<Delta>,
 }
 
 impl Mailroom {
-    /// Mailboxes keep about `mailbox_limit` responses each; the memory of up to `blanks` delivered ones is kept.
-    ///
-    /// # Errors
-    /// `OutOfMemory`.
-    pub(super) fn new(mailbox_limit: usize, blanks: usize) -> Result<Self> {
-        let blanks = heap::vector(blanks, "responses")?;
-        Ok(Self { mailboxes: BTreeMap::new(), served: RequestId(0), mailbox_limit, blanks })
-    }
-
-    /// Swaps `blanks`, which is empty, for the memory of delivered responses.
-    pub(super) fn swap_blanks(&mut self, blanks: &mut Vec<Delta>) {
-        std::mem::swap(&mut self.blanks, blanks);
+    /// Mailboxes keep about `mailbox_limit` responses each.
+    pub(super) fn new(mailbox_limit: usize) -> Self {
+        Self { mailboxes: BTreeMap::new(), served: RequestId(0), mailbox_limit }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -67,11 +55,11 @@ impl Mailroom {
 
     /// Ends every request that has no last response.
     pub(super) fn end_all(&mut self, finish: FinishReason, error: Option<&Error>) {
-        let unfinished = |mail: &Self| mail.mailboxes.iter().find(|(_, m)| !m.is_complete()).map(|(id, _)| *id);
-        while let Some(id) = unfinished(self) {
+        for (id, mailbox) in self.mailboxes.iter_mut().filter(|(_, mailbox)| !mailbox.is_complete()) {
             // An end has its place.
-            let _ = self.put(Response::ending(id, finish, error.cloned()));
+            let _ = mailbox.put(Response::ending(*id, finish, error.cloned()));
         }
+        self.mailboxes.retain(|_, mailbox| !is_over(mailbox));
     }
 
     /// Puts a response into its mailbox.
@@ -89,8 +77,8 @@ impl Mailroom {
         outcome
     }
 
-    /// Takes up to `most` responses of one request, maybe none.
-    pub(super) fn take_of(&mut self, id: RequestId, most: usize) -> Result<Vec<Response>> {
+    /// Takes up to `most` responses of one request, maybe none; their memory goes to `blanks`.
+    pub(super) fn take_of(&mut self, id: RequestId, most: usize, blanks: &mut Vec<Delta>) -> Result<Vec<Response>> {
         let Some(mailbox) = self.mailboxes.get_mut(&id) else {
             let why = "it never existed or its last response was taken".to_string();
             return Err(Error::NotFound { what: format!("request {}", id.0), why });
@@ -99,19 +87,19 @@ impl Mailroom {
             return Err(Error::argument("request", "its responses go to a callback"));
         }
         let mut responses = Vec::new();
-        mailbox.take(most, &mut self.blanks, &mut responses)?;
+        mailbox.take(most, blanks, &mut responses)?;
         self.forget_finished(id);
         Ok(responses)
     }
 
     /// Takes up to `most` responses of any requests without a callback, maybe none.
-    pub(super) fn take_any(&mut self, most: usize) -> Result<Vec<Response>> {
+    pub(super) fn take_any(&mut self, most: usize, blanks: &mut Vec<Delta>) -> Result<Vec<Response>> {
         let mut responses = Vec::new();
         let awaited = |m: &Mailbox| m.has_news() && matches!(m.receiver, Receiver::Pull);
         while responses.len() < most {
             let Some(id) = self.next(awaited) else { break };
             let Some(mailbox) = self.mailboxes.get_mut(&id) else { break };
-            match mailbox.take(most - responses.len(), &mut self.blanks, &mut responses) {
+            match mailbox.take(most - responses.len(), blanks, &mut responses) {
                 Err(error) if responses.is_empty() => return Err(error),
                 Err(_) => break,
                 Ok(()) => self.forget_finished(id),
@@ -121,9 +109,9 @@ impl Mailroom {
     }
 
     /// The next callback that has something to be called with and does not run.
-    pub(super) fn next_call(&mut self) -> Option<Call> {
+    pub(super) fn next_call(&mut self, blanks: &mut Vec<Delta>) -> Option<Call> {
         let request = self.next(Mailbox::calls)?;
-        let (callback, response) = self.mailboxes.get_mut(&request)?.begin_call(&mut self.blanks)?;
+        let (callback, response) = self.mailboxes.get_mut(&request)?.begin_call(blanks)?;
         Some(Call { request, callback, response })
     }
 
@@ -151,8 +139,7 @@ impl Mailroom {
 
     /// Drops the mailbox of a finished request, unless a running callback still has to be told so.
     fn forget_finished(&mut self, id: RequestId) {
-        let done = |m: &&Mailbox| m.is_finished() && !matches!(m.receiver, Receiver::Callback(_));
-        if self.mailboxes.get(&id).filter(done).is_some() {
+        if self.mailboxes.get(&id).is_some_and(is_over) {
             self.mailboxes.remove(&id);
         }
     }
@@ -165,4 +152,9 @@ impl Mailroom {
         self.served = id;
         Some(id)
     }
+}
+
+/// Whether nobody will ask for a mailbox again.
+fn is_over(mailbox: &Mailbox) -> bool {
+    mailbox.is_finished() && !matches!(mailbox.receiver, Receiver::Callback(_))
 }

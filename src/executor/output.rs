@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::executor::FinishReason;
 use crate::sampling::{Logprobs, Sampled, SamplingParams, StopMatcher, StopText};
 use crate::text::{Detokenizer, Tokenizer};
 use crate::types::heap;
 
 /// Text of a token, on average; a longer one grows.
-const TOKEN_BYTES: usize = 8;
+const AVERAGE_TOKEN_BYTES: usize = 8;
+/// Tokens whose memory is taken before they are said; more of them grow.
+const MOST_AHEAD: usize = 4096;
 
 /// What was generated and not yet delivered.
 #[derive(Debug, Default)]
@@ -50,8 +52,8 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Without a tokenizer there are tokens and no text. A sequence that speaks only at its end takes the memory for all
-    /// that it is going to say, as far as that is known.
+    /// Without a tokenizer there are tokens and no text. A sequence that speaks only at its end takes the memory for what
+    /// it is going to say, as far as that is known and up to [`MOST_AHEAD`] tokens.
     ///
     /// # Errors
     /// `OutOfMemory`; whatever the detokenizer says of the prompt.
@@ -65,16 +67,15 @@ impl Output {
         let detokenizer = tokenizer.map(|t| Detokenizer::new(t.clone(), prompt, true)).transpose()?;
         let stop_sequences = StopMatcher::new(&params.stop_sequences)?;
         let stop_text = StopText::new(&params.stop_strings)?;
-        let (mut held, mut delta) = (VecDeque::new(), Delta::small());
-        let longest = stop_sequences.longest() + 1;
-        held.try_reserve(longest).map_err(|_| Error::out_of_memory("stops", longest))?;
+        let held = heap::deque(stop_sequences.longest() + 1, "stops")?;
+        let mut delta = Delta::small();
         if !streams {
-            let tokens = params.max_tokens as usize;
+            let tokens = (params.max_tokens as usize).min(MOST_AHEAD);
             let top = params.logprobs.map_or(0, |top| tokens.saturating_mul(top as usize));
             heap::reserve(&mut delta.tokens, tokens, "tokens")?;
             delta.logprobs.reserve(if params.logprobs.is_some() { tokens } else { 0 }, top)?;
-            let bytes = if detokenizer.is_some() { TOKEN_BYTES * tokens } else { 0 };
-            delta.text.try_reserve(bytes).map_err(|_| Error::out_of_memory("text", bytes))?;
+            let bytes = if detokenizer.is_some() { AVERAGE_TOKEN_BYTES * tokens } else { 0 };
+            heap::room(&mut delta.text, bytes, "text")?;
         }
         Ok(Self { params, eos, detokenizer, stop_sequences, stop_text, held, generated: 0, delta })
     }
@@ -119,9 +120,7 @@ impl Output {
     /// # Errors
     /// `OutOfMemory`.
     pub(super) fn push_logits(&mut self, row: &[f32]) -> Result<()> {
-        heap::reserve(&mut self.delta.logits, row.len(), "returned logits")?;
-        self.delta.logits.extend_from_slice(row);
-        Ok(())
+        heap::extend(&mut self.delta.logits, row, "returned logits")
     }
 
     /// Delivers what is held back: nothing follows. True when a stop string turned up in it.

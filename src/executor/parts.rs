@@ -29,7 +29,7 @@ pub struct ExecutorParts {
 }
 
 /// Responses whose memory is used again, for each row of a step.
-pub(super) const BLANKS_PER_ROW: usize = 16;
+const BLANKS_PER_ROW: usize = 16;
 
 /// Puts the parts together. `InvalidArgument` names a limit that leaves no room for a single token; `OutOfMemory`.
 pub(super) fn assemble(parts: ExecutorParts) -> Result<(Core, Intake)> {

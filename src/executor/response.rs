@@ -74,10 +74,10 @@ impl Response {
     /// `OutOfMemory`: it is in disorder then.
     pub(super) fn join(&mut self, next: &Response) -> Result<()> {
         heap::append(&mut self.text, &next.text, "text")?;
-        append(&mut self.tokens, &next.tokens, "tokens")?;
+        heap::extend(&mut self.tokens, &next.tokens, "tokens")?;
         self.logprobs.append(&next.logprobs)?;
-        append(&mut self.context_logits, &next.context_logits, "returned logits")?;
-        append(&mut self.generation_logits, &next.generation_logits, "returned logits")
+        heap::extend(&mut self.context_logits, &next.context_logits, "returned logits")?;
+        heap::extend(&mut self.generation_logits, &next.generation_logits, "returned logits")
     }
 
     /// What the client is given: a copy, so that the executor's thread has the memory of this one again, or this one
@@ -109,10 +109,4 @@ impl Response {
         logprobs.append(&self.logprobs)?;
         Ok((heap::text(&self.text, "text")?, heap::copy(&self.tokens, "tokens")?, logprobs))
     }
-}
-
-fn append<T: Copy>(vector: &mut Vec<T>, more: &[T], what: &str) -> Result<()> {
-    heap::reserve(vector, more.len(), what)?;
-    vector.extend_from_slice(more);
-    Ok(())
 }

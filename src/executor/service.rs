@@ -10,7 +10,7 @@ use super::threads::{run_delivery, run_loop};
 use crate::error::{Error, Result};
 use crate::executor::intake::Intake;
 use crate::executor::mailbox::{Callback, Receiver};
-use crate::executor::parts::{BLANKS_PER_ROW, ExecutorParts, assemble};
+use crate::executor::parts::{ExecutorParts, assemble};
 use crate::executor::{ExecutorStats, IterationStats, Request, RequestId, Response};
 use crate::types::heap;
 
@@ -34,8 +34,8 @@ impl Executor {
     pub fn new(parts: ExecutorParts) -> Result<Self> {
         let capacity = parts.config.max_queue.saturating_add(parts.config.max_batch_size);
         let mailbox_limit = parts.config.max_pending_responses.max(1);
-        let blanks = BLANKS_PER_ROW * parts.config.max_batch_size;
         let (mut core, intake) = assemble(parts)?;
+        let blanks = core.blanks();
         let exchange = Arc::new(Exchange::new(capacity, mailbox_limit, blanks, *core.stats())?);
         let inbox = Inbox::new(blanks)?;
         let (of_loop, of_delivery) = (exchange.clone(), exchange.clone());

@@ -73,8 +73,9 @@ impl<S: BuildHasher> Tree<S> {
             hasher,
         };
         // A map that is at most half full cleans up after removals in place.
-        tree.heads.try_reserve(2 * capacity).map_err(|_| Error::out_of_memory(what, 2 * capacity))?;
-        tree.roots.try_reserve(2 * roots).map_err(|_| Error::out_of_memory(what, 2 * roots))?;
+        let refused = |entries: usize| Error::out_of_memory(what, entries.saturating_mul(size_of::<(u64, u32)>()));
+        tree.heads.try_reserve(2 * capacity).map_err(|_| refused(2 * capacity))?;
+        tree.roots.try_reserve(2 * roots).map_err(|_| refused(2 * roots))?;
         Ok(tree)
     }
 
@@ -207,13 +208,14 @@ impl<S: BuildHasher> Tree<S> {
     }
 
     #[cfg(test)]
-    pub(super) fn capacities(&self) -> [usize; 5] {
+    pub(super) fn capacities(&self) -> [usize; 6] {
         [
             self.nodes.capacity(),
             self.vacant.capacity(),
             self.tokens.capacity(),
             self.blocks.capacity(),
             self.heads.capacity(),
+            self.roots.capacity(),
         ]
     }
 }

@@ -1,6 +1,6 @@
 //! Finds stop strings and stop sequences in a stream, and says how much of the stream's end may still become one.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::types::heap;
 
 /// Room for the text of one token.
@@ -99,8 +99,7 @@ impl StopText {
     pub fn new(stops: &[String]) -> Result<Self> {
         let matcher = StopMatcher::new(stops)?;
         let mut held = String::new();
-        let room = matcher.longest() + TOKEN_BYTES;
-        held.try_reserve(room).map_err(|_| Error::out_of_memory("stops", room))?;
+        heap::room(&mut held, matcher.longest() + TOKEN_BYTES, "stops")?;
         Ok(Self { matcher, held })
     }
 

@@ -75,7 +75,8 @@ fn bpe(fields: &mut Map<String, Value>) -> Result<BPE> {
 
 fn ids(tokens: Map<String, Value>) -> Result<Vocab> {
     let mut vocab = Vocab::new();
-    vocab.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("vocabulary", tokens.len()))?;
+    let bytes = tokens.len() * size_of::<(String, u32)>();
+    vocab.try_reserve(tokens.len()).map_err(|_| Error::out_of_memory("vocabulary", bytes))?;
     for (token, id) in tokens {
         let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
         vocab.insert(token, id.ok_or_else(|| invalid("model.vocab", "an id is not an integer"))?);

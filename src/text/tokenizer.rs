@@ -101,8 +101,7 @@ impl Tokenizer {
         bytes.clear();
         for id in ids.iter().filter(|id| !(skip_special && self.is_special(**id))) {
             let piece = pieces.of(*id);
-            heap::reserve(bytes, piece.len(), "text")?;
-            bytes.extend_from_slice(piece);
+            heap::extend(bytes, piece, "text")?;
         }
         text.clear();
         append_lossy(text, bytes)

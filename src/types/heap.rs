@@ -1,6 +1,7 @@
 //! Heap memory that may be refused. Whatever has a size that follows from a file, a request or a limit is asked for here,
 //! so that a machine without memory costs a request or a load and not the process.
 
+use std::collections::VecDeque;
 use std::io;
 
 use serde::Serialize;
@@ -24,6 +25,17 @@ pub fn vector<T>(capacity: usize, what: &str) -> Result<Vec<T>> {
     let refused = |_| Error::out_of_memory(what, capacity.saturating_mul(size_of::<T>()));
     vector.try_reserve_exact(capacity).map_err(refused)?;
     Ok(vector)
+}
+
+/// An empty queue with room for `capacity` elements.
+///
+/// # Errors
+/// `OutOfMemory` naming `what`.
+pub fn deque<T>(capacity: usize, what: &str) -> Result<VecDeque<T>> {
+    let mut deque = VecDeque::new();
+    let refused = |_| Error::out_of_memory(what, capacity.saturating_mul(size_of::<T>()));
+    deque.try_reserve(capacity).map_err(refused)?;
+    Ok(deque)
 }
 
 /// A vector of what `items` gives.
@@ -64,12 +76,30 @@ pub fn push<T>(vector: &mut Vec<T>, item: T, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Appends copies of `more`.
+///
+/// # Errors
+/// `OutOfMemory` naming `what`; the vector is as it was.
+pub fn extend<T: Copy>(vector: &mut Vec<T>, more: &[T], what: &str) -> Result<()> {
+    reserve(vector, more.len(), what)?;
+    vector.extend_from_slice(more);
+    Ok(())
+}
+
+/// Room for `bytes` beside the text that is there.
+///
+/// # Errors
+/// `OutOfMemory` naming `what`; the text is as it was.
+pub fn room(text: &mut String, bytes: usize, what: &str) -> Result<()> {
+    text.try_reserve(bytes).map_err(|_| Error::out_of_memory(what, bytes))
+}
+
 /// Appends `more`, and leaves room for the NUL that ends a text in C.
 ///
 /// # Errors
 /// `OutOfMemory` naming `what`; the text is as it was.
 pub fn append(text: &mut String, more: &str, what: &str) -> Result<()> {
-    text.try_reserve(more.len() + 1).map_err(|_| Error::out_of_memory(what, more.len()))?;
+    room(text, more.len() + 1, what)?;
     text.push_str(more);
     Ok(())
 }

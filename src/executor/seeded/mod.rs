@@ -4,7 +4,7 @@
 mod coverage;
 mod owners;
 mod play;
-mod random;
+pub(super) mod random;
 mod script;
 mod verdict;
 

@@ -1,6 +1,5 @@
-//! A generator that is the same everywhere and for ever, so that a seed names a trace.
-
-use crate::executor::alone::mix;
+//! A generator that is the same everywhere and for ever (SplitMix64), so that a seed names a trace. Tests outside of the
+//! library compile this file too.
 
 pub struct Random(pub u64);
 
@@ -19,4 +18,11 @@ impl Random {
     pub fn chance(&mut self, percent: usize) -> bool {
         self.within(0..100) < percent
     }
+}
+
+/// Spreads a number over all bits.
+pub fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
