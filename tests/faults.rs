@@ -6,12 +6,16 @@
 
 #![cfg(feature = "compiler")]
 
-use std::ops::ControlFlow;
-use std::os::unix::fs::symlink;
+mod common;
+#[path = "common/programs.rs"]
+mod programs;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use trtllm::builder::{self, BuildOptions, Source};
+use common::engine_file;
+use programs::{compile, compilers, fresh_folder, library, root, succeed};
+use trtllm::engine::Precision;
 
 const DEFAULT_CYCLES: usize = 100;
 
@@ -24,77 +28,39 @@ fn every_call_of_a_write_fails_or_never_returns() {
 #[test]
 fn every_thread_fails_to_start() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    run(&program("threads", true), &[&engine(folder.path())]);
+    run(&program("threads", true), &[&engine_file(folder.path(), Precision::Bf16)]);
 }
 
 #[test]
 fn an_engine_is_truncated_at_every_read() {
     let (built, copied) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    run(&program("truncate", true), &[&engine(built.path()), copied.path()]);
+    run(&program("truncate", true), &[&engine_file(built.path(), Precision::Bf16), copied.path()]);
 }
 
 #[test]
 fn lives_and_opened_libraries_leave_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let cycles = std::env::var("TRTLLM_CYCLES").ok().and_then(|count| count.parse().ok()).unwrap_or(DEFAULT_CYCLES);
-    let count = PathBuf::from(cycles.to_string());
-    run(&program("cycles", false), &[&library(), &engine(folder.path()), &count]);
+    let asked = std::env::var("TRTLLM_CYCLES").ok().map(|count| count.parse::<usize>().expect("a number"));
+    let count = PathBuf::from(asked.unwrap_or(DEFAULT_CYCLES).to_string());
+    let (library, engine) = (library().join("libtrtllm.so"), engine_file(folder.path(), Precision::Bf16));
+    run(&program("cycles", false), &[&library, &engine, &count]);
 }
 
-/// The tiny model's engine in `folder`.
-fn engine(folder: &Path) -> PathBuf {
-    let (source, path) = (Source::Checkpoint(root().join("tests/models/tiny")), folder.join("tiny.engine"));
-    builder::build(&source, &path, &BuildOptions::default(), &mut |_, _| ControlFlow::Continue(())).expect("it builds");
-    path
-}
-
-/// Compiles a program, with the shim in it where calls are to fail; without it the program finds the library itself.
+/// Compiles a program, with the shim in it where calls are to fail; without it the program opens the library itself.
 fn program(name: &str, shim: bool) -> PathBuf {
     let (folder, sources) = (fresh_folder(name), root().join("tests/faults"));
-    let program = folder.join(name);
-    let mut compiler = Command::new("cc");
-    compiler.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-g", "-pthread", "-rdynamic"]);
-    compiler.arg("-I").arg(root().join("include")).arg("-I").arg(root().join("tests/capi")).arg("-I").arg(&sources);
-    compiler.arg(sources.join(name).with_extension("c")).arg("-o").arg(&program);
-    if shim {
-        symlink(library(), folder.join("libtrtllm.so")).expect("a fresh folder");
-        symlink(library(), folder.join(concat!("libtrtllm.so.0.", env!("CARGO_PKG_VERSION_MINOR"))))
-            .expect("a fresh folder");
-        compiler.arg(sources.join("shim.c")).arg("-L").arg(&folder).arg("-ltrtllm");
-        compiler.arg(format!("-Wl,-rpath,{}", folder.display()));
-    }
-    compiler.arg("-ldl");
-    assert!(compiler.status().expect("there is a C compiler").success());
-    program
+    let (here, calls) = (format!("-I{}", sources.display()), sources.join("shim.c").display().to_string());
+    // What `dlsym` gives becomes a function, which ISO C knows nothing of; nothing needs the library then.
+    let flags: &[&str] = match shim {
+        true => &["-rdynamic", &here, &calls],
+        false => &["-Wno-pedantic", "-Wl,--as-needed", &here],
+    };
+    compile(compilers()[0], &sources.join(name).with_extension("c"), &folder, flags)
 }
 
 /// Runs a program, whose every line says that something is well.
 fn run(program: &Path, arguments: &[&Path]) {
-    let output = Command::new(program).args(arguments).output().expect("it starts");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{}: {out}{err}", output.status);
+    let out = succeed(Command::new(program).args(arguments));
     assert!(out.lines().count() > 0 && out.lines().all(|line| line.starts_with("ok ")), "{out}");
-    assert_eq!(err, "");
     print!("{out}");
-}
-
-/// Cargo builds the library for this test beside it.
-fn library() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let built = test.parent().expect("a file has a folder").join("libtrtllm.so");
-    assert!(built.is_file(), "{} is missing", built.display());
-    built
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn fresh_folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults").join(name);
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).expect("cargo's folder for tests is writable");
-    }
-    std::fs::create_dir_all(&folder).expect("cargo's folder for tests is writable");
-    folder
 }

@@ -94,6 +94,7 @@ fn a_refused_allocation_is_a_status(path: &Path) {
             let tally = failing::refuse_each(path, part, forever);
             println!("{name}, forever {forever}: {tally:?}");
             assert!(tally.own_aborts().is_empty(), "{:?}", tally.own_aborts());
+            assert!(tally.trials > 3 && tally.refusals + tally.absorbed > 0, "nothing was refused");
         }
     }
 }

@@ -119,27 +119,11 @@ pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     std::iter::zip(a, b).map(difference).fold(0.0, f32::max)
 }
 
-/// Numbers that look random and are the same in every run (SplitMix64).
-pub struct Random(pub u64);
+#[path = "../../src/executor/seeded/random.rs"]
+mod random;
+pub use random::Random;
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from `range`, which is not empty.
-    pub fn within(&mut self, range: std::ops::Range<usize>) -> usize {
-        range.start + (self.next() % (range.len() as u64)) as usize
-    }
-
-    /// True `percent` times of a hundred.
-    pub fn chance(&mut self, percent: usize) -> bool {
-        self.within(0..100) < percent
-    }
-
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         (1..items.len()).rev().for_each(|at| items.swap(at, self.within(0..at + 1)));
     }

@@ -58,7 +58,7 @@ static int fails(enum shim_calls calls) {
 }
 
 static int refused(void) {
-    errno = fault == SHIM_EIO ? EIO : fault == SHIM_ENOSPC ? ENOSPC : EAGAIN;
+    errno = fault == SHIM_EIO ? EIO : ENOSPC;
     return -1;
 }
 

@@ -1,7 +1,9 @@
 /* The start of every thread failing in load and executor: a status, and no thread left. argv: an engine. */
 #define _GNU_SOURCE
-#include "life.h"
+#include "process.h"
 #include "shim.h"
+
+enum { MOST_TOKENS = 64 };
 
 /* The greedy tokens of a request; `count` of them. */
 static size_t generate(trtllm_executor *executor, uint32_t *tokens) {

@@ -359,7 +359,7 @@ impl<'a> Calls<'a> {
         succeeded(unsafe { trtllm_executor_cancel(executor, id) });
     }
 
-    /// Takes responses into the slots; what stood there is destroyed or, now and then, forgotten until the end.
+    /// Takes responses into the slots; what stood there is destroyed.
     fn take(&mut self) {
         let (executor, id) = (self.executor(), self.id());
         let mut taken = [null_mut(); 2];

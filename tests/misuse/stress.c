@@ -4,7 +4,6 @@
  *
  *     stress CHECKPOINT FOLDER SECONDS SEED
  */
-#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -12,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "process.h"
 
 enum { THREADS = 4, SLOTS = 3, PATIENCE = 60 };
 enum kind { ENGINE, EXECUTOR, NETWORK, REQUEST, RESPONSE, TOKENIZER, KINDS };
@@ -263,15 +262,6 @@ static void hangs(int signal) {
     (void)signal;
     (void)!write(STDERR_FILENO, text, sizeof text - 1);
     _exit(1);
-}
-
-static int threads(void) {
-    DIR *folder = opendir("/proc/self/task");
-    int count = 0;
-    CHECK(folder != NULL);
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) count += entry->d_name[0] != '.';
-    CHECK(closedir(folder) == 0);
-    return count;
 }
 
 int main(int argc, char **argv) {

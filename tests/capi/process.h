@@ -1,13 +1,12 @@
-/* One engine, one executor, one request. */
-#ifndef LIFE_H
-#define LIFE_H
+/* Figures of this process. */
+#ifndef PROCESS_H
+#define PROCESS_H
 
 #include <dirent.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
-
-enum { MOST_TOKENS = 64 };
 
 static inline int entries(const char *folder) {
     int count = 0;
@@ -21,7 +20,8 @@ static inline int entries(const char *folder) {
 /* Threads of this process, once those that were joined are gone. */
 static inline int threads(void) {
     int count = 0;
-    for (int look = 0; look < 1000 && (count = entries("/proc/self/task")) > 1; look++) usleep(1000);
+    for (int look = 0; look < 1000 && (count = entries("/proc/self/task")) > 1; look++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     return count;
 }
 
